@@ -1,0 +1,77 @@
+//! The seam between the worker and whatever runs its models.
+//!
+//! [`OnnxModel`](crate::OnnxModel) is the implementation with tract behind it; tests of
+//! the worker bring their own. Both traits are synchronous: a forward pass blocks, and
+//! the thread it blocks is one kept for that.
+
+use crate::element::TensorSpec;
+use crate::error::RunError;
+use crate::tensor::Tensor;
+
+/// A loaded model: immutable, shared by threads.
+///
+/// An implementation keeps inputs and outputs in the model's own order and never changes
+/// any of its answers during its life.
+pub trait Model: Send + Sync {
+    /// What [`Session::run`] takes, in order.
+    fn inputs(&self) -> &[TensorSpec];
+
+    /// What [`Session::run`] gives, in order.
+    fn outputs(&self) -> &[TensorSpec];
+
+    /// Whether rows of different requests may share one run.
+    fn batch_proof(&self) -> &BatchProof;
+
+    /// Whether equal inputs give equal outputs: `false` as soon as one operator may draw random numbers.
+    fn is_deterministic(&self) -> bool;
+
+    /// Bytes of the constants that stay in memory as long as the model does.
+    fn memory_bytes(&self) -> u64;
+
+    /// The numeric class of the answers, named in each outcome. Two classes may differ in the last bits.
+    fn device_class(&self) -> &str {
+        "cpu"
+    }
+
+    /// A fresh state for one thread. Cheap beside loading: constants are shared.
+    ///
+    /// # Errors
+    /// [`RunError::Device`] if the state cannot be made.
+    fn session(&self) -> Result<Box<dyn Session>, RunError>;
+}
+
+/// One thread's state of a model.
+///
+/// An `Err` or a panic leaves nothing behind: the next run is as good as one on a fresh session.
+pub trait Session: Send {
+    /// Runs the model once and blocks until the outputs are in host memory.
+    ///
+    /// `inputs` are in the order of [`Model::inputs`], the result in that of [`Model::outputs`].
+    ///
+    /// # Errors
+    /// [`RunError::Input`] before anything runs, if a tensor does not fit its spec;
+    /// [`RunError::Model`] and [`RunError::Device`] if the run itself failed.
+    fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError>;
+}
+
+/// Whether a row's answer is independent of the rows beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BatchProof {
+    /// Rows run together, alone and in another order gave the same bits.
+    Proven,
+    /// Each request has to run by itself.
+    Refused {
+        /// The input or output that failed.
+        tensor: String,
+        /// Why, as half a sentence after the tensor's name: "its axis 0 is fixed at 4".
+        reason: String,
+    },
+}
+
+impl BatchProof {
+    /// Whether rows may be merged, split and cached one by one.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        matches!(self, BatchProof::Proven)
+    }
+}

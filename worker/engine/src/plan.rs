@@ -1,0 +1,256 @@
+//! A compiled model and the per-thread states that run it.
+
+use std::sync::Arc;
+
+use tract_onnx::prelude::{
+    IntoTValue, IntoTensor, SymbolValues, TVec, TypedModel, TypedSimplePlan, TypedSimpleState,
+};
+use tract_onnx::tract_core::internal::{DimLike, TDim};
+
+use crate::element::{Element, TensorSpec};
+use crate::error::{InputError, LoadError, RunError};
+use crate::load::reason;
+use crate::model::{BatchProof, Model, Session};
+use crate::proof;
+use crate::tensor::Tensor;
+
+/// A model compiled by tract, for any batch size its file allows.
+#[derive(Debug)]
+pub struct OnnxModel {
+    compiled: Arc<Compiled>,
+    input_specs: Vec<TensorSpec>,
+    output_specs: Vec<TensorSpec>,
+    random_operator: Option<String>,
+    proof: BatchProof,
+    memory_bytes: u64,
+}
+
+/// What sessions share.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    plan: Arc<TypedSimplePlan>,
+    pub(crate) inputs: Vec<Port>,
+    pub(crate) outputs: Vec<Port>,
+}
+
+/// An input or output with its sizes as the compiler knows them: numbers, symbols, expressions of both.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) name: String,
+    pub(crate) element: Element,
+    pub(crate) sizes: TVec<TDim>,
+}
+
+impl OnnxModel {
+    pub(crate) fn new(
+        plan: Arc<TypedSimplePlan>,
+        output_names: Vec<String>,
+        random_operator: Option<String>,
+        memory_bytes: u64,
+    ) -> Result<Self, LoadError> {
+        let model = plan.model();
+        let inputs = model
+            .inputs
+            .iter()
+            .map(|input| Port::new(model.node(input.node).name.clone(), model, *input))
+            .collect::<Result<Vec<_>, _>>()?;
+        let outputs = model
+            .outputs
+            .iter()
+            .zip(output_names)
+            .map(|(output, name)| Port::new(name, model, *output))
+            .collect::<Result<Vec<_>, _>>()?;
+        let compiled = Arc::new(Compiled {
+            plan,
+            inputs,
+            outputs,
+        });
+        let proof = proof::prove(&compiled, random_operator.as_deref());
+        Ok(OnnxModel {
+            input_specs: compiled.inputs.iter().map(Port::spec).collect(),
+            output_specs: compiled.outputs.iter().map(Port::spec).collect(),
+            compiled,
+            random_operator,
+            proof,
+            memory_bytes,
+        })
+    }
+}
+
+impl Model for OnnxModel {
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.input_specs
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.output_specs
+    }
+
+    fn batch_proof(&self) -> &BatchProof {
+        &self.proof
+    }
+
+    fn is_deterministic(&self) -> bool {
+        self.random_operator.is_none()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    fn session(&self) -> Result<Box<dyn Session>, RunError> {
+        let mut session = PlanSession::new(Arc::clone(&self.compiled));
+        session.state = Some(session.spawn()?);
+        Ok(Box::new(session))
+    }
+}
+
+/// One thread's tract state.
+///
+/// A state that saw an error is poisoned: it keeps the sizes of the failed run and refuses
+/// the next good one. So the state is taken out for each run and put back only after success;
+/// an error or a panic drops it, and the run after that begins with a fresh one.
+pub(crate) struct PlanSession {
+    compiled: Arc<Compiled>,
+    state: Option<TypedSimpleState>,
+}
+
+impl PlanSession {
+    pub(crate) fn new(compiled: Arc<Compiled>) -> Self {
+        PlanSession {
+            compiled,
+            state: None,
+        }
+    }
+
+    fn spawn(&self) -> Result<TypedSimpleState, RunError> {
+        self.compiled
+            .plan
+            .spawn()
+            .map_err(|error| RunError::Device(reason(&error)))
+    }
+}
+
+impl Session for PlanSession {
+    fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError> {
+        self.compiled.check(&inputs)?;
+        let mut state = match self.state.take() {
+            Some(state) => state,
+            None => self.spawn()?,
+        };
+        let inputs = inputs
+            .into_iter()
+            .map(|tensor| tensor.into_inner().into_tvalue())
+            .collect();
+        let outputs = state
+            .run(inputs)
+            .map_err(|error| RunError::Model(reason(&error)))?;
+        self.state = Some(state);
+        outputs
+            .into_iter()
+            .map(|output| Tensor::from_inner(output.into_tensor()))
+            .collect::<Result<_, _>>()
+            .map_err(|error| RunError::Model(error.to_string()))
+    }
+}
+
+impl Compiled {
+    /// Compares the tensors with the inputs, so that tract never sees what it would choke on.
+    fn check(&self, tensors: &[Tensor]) -> Result<(), InputError> {
+        let (got, expected) = (tensors.len(), self.inputs.len());
+        if got != expected {
+            return Err(InputError::Count { got, expected });
+        }
+        let mut symbols = SymbolValues::default();
+        for (port, tensor) in self.inputs.iter().zip(tensors) {
+            port.check(tensor, &mut symbols)?;
+        }
+        Ok(())
+    }
+}
+
+impl Port {
+    fn new(
+        name: String,
+        model: &TypedModel,
+        outlet: tract_onnx::prelude::OutletId,
+    ) -> Result<Self, LoadError> {
+        let fact = model
+            .outlet_fact(outlet)
+            .map_err(|error| LoadError::Interface {
+                tensor: name.clone(),
+                reason: reason(&error),
+            })?;
+        // tract calculates shapes in a type of its own, which leaves the engine as `i64`.
+        let element = Element::of(fact.datum_type).ok_or_else(|| LoadError::Interface {
+            tensor: name.clone(),
+            reason: format!(
+                "elements of type {:?} cannot enter or leave",
+                fact.datum_type
+            ),
+        })?;
+        Ok(Port {
+            name,
+            element,
+            sizes: fact.shape.iter().cloned().collect(),
+        })
+    }
+
+    fn spec(&self) -> TensorSpec {
+        TensorSpec {
+            name: self.name.clone(),
+            element: self.element,
+            shape: self.sizes.iter().map(|size| size.to_usize().ok()).collect(),
+        }
+    }
+
+    fn check(&self, tensor: &Tensor, symbols: &mut SymbolValues) -> Result<(), InputError> {
+        if tensor.element() != self.element {
+            return Err(InputError::Element {
+                tensor: self.name.clone(),
+                got: tensor.element(),
+                expected: self.element,
+            });
+        }
+        let misfit = || InputError::Shape {
+            tensor: self.name.clone(),
+            got: tensor.shape().to_vec(),
+            expected: shape_text(&self.sizes),
+        };
+        if tensor.shape().len() != self.sizes.len() {
+            return Err(misfit());
+        }
+        for (size, &got) in self.sizes.iter().zip(tensor.shape()) {
+            match size {
+                TDim::Val(fixed) if usize::try_from(*fixed) == Ok(got) => {}
+                // Kernels are chosen on the understanding that there is at least one row.
+                TDim::Val(_) => return Err(misfit()),
+                _ if got == 0 => return Err(misfit()),
+                TDim::Sym(symbol) => match symbols.get(symbol) {
+                    None => symbols.set(symbol, i64::try_from(got).map_err(|_| misfit())?),
+                    Some(expected) if usize::try_from(expected) == Ok(got) => {}
+                    Some(expected) => {
+                        return Err(InputError::Symbol {
+                            tensor: self.name.clone(),
+                            symbol: symbol.to_string(),
+                            got,
+                            expected: usize::try_from(expected).unwrap_or_default(),
+                        });
+                    }
+                },
+                // An expression of symbols this or an earlier input has set; else tract decides.
+                expression => match expression.eval(symbols).to_usize() {
+                    Ok(expected) if expected != got => return Err(misfit()),
+                    _ => {}
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `[batch,64]`
+pub(crate) fn shape_text(sizes: &[TDim]) -> String {
+    let sizes: Vec<String> = sizes.iter().map(TDim::to_string).collect();
+    format!("[{}]", sizes.join(","))
+}

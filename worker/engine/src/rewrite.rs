@@ -1,0 +1,39 @@
+//! Named rules that change a simplified graph before it is optimized.
+//!
+//! Each rule is a file. It looks at one operator, gives a patch or declines, and never
+//! changes what is computed beyond the last bits.
+
+mod row_softmax;
+mod row_sum;
+
+use tract_onnx::prelude::{Datum, DatumType, Tensor, TractResult, TypedModel};
+use tract_onnx::tract_core::internal::TDim;
+use tract_onnx::tract_core::model::Rewriter;
+
+/// Applies all rules until none has anything left to change.
+pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
+    Rewriter::<()>::default()
+        .with_rule_for("row-softmax", row_softmax::rule)
+        .with_rule_for("row-sum", row_sum::rule)
+        .rewrite(&(), model)
+}
+
+/// No kernel asks for more than this, in bytes; it is the width of an AVX-512 register.
+const ALIGNMENT: usize = 64;
+
+/// Memory for one row that is always aligned alike.
+///
+/// tract's reducing kernels split a row at the first aligned address. Where rows are not a
+/// multiple of 64 bytes long, that place, with it the order of the additions and so the last bits
+/// depend on how many rows lie before. Reduced in here, a row gives the same bits anywhere.
+fn aligned_row<T: Datum>(length: usize) -> TractResult<Tensor> {
+    Tensor::zero_aligned_dt(T::datum_type(), &[length], ALIGNMENT)
+}
+
+/// Whether rows of this length, one after the other, all begin on an aligned address.
+fn rows_stay_aligned(length: &TDim, element: DatumType) -> bool {
+    length
+        .as_i64()
+        .and_then(|length| usize::try_from(length).ok())
+        .is_some_and(|length| (length * element.size_of()).is_multiple_of(ALIGNMENT))
+}

@@ -1,0 +1,170 @@
+//! Same answers as ONNX Runtime, and specs that describe them.
+
+use std::num::NonZeroUsize;
+
+use inferq_engine::{Element, LoadLimits, Model, Tensor, TensorSpec, load_bytes, load_file};
+
+use crate::cases::{floats, model, path, run_by_onnx_runtime};
+
+const WITH_ANSWERS: [&str; 20] = [
+    "double",
+    "dropout",
+    "fixed_batch",
+    "gram",
+    "half",
+    "image",
+    "layer_norm",
+    "logic",
+    "lookup",
+    "mean_axis0",
+    "mlp",
+    "mlp_open",
+    "mlp_opset13",
+    "softmax_axis0",
+    "softmax_channels",
+    "sum_without_batch",
+    "text",
+    "tokens",
+    "two_batches",
+    "two_inputs",
+];
+
+/// Accumulation order differs between the two programs, so floats agree up to some units in the last place.
+fn tolerance(element: Element) -> f64 {
+    match element {
+        Element::F16 => 2e-3,
+        Element::F32 => 2e-6,
+        _ => 1e-13,
+    }
+}
+
+fn assert_answers(name: &str, model: &dyn Model) {
+    let (inputs, expected) = run_by_onnx_runtime(name);
+    let mut session = model.session().expect("a session");
+    let tensors = inputs.iter().map(|input| input.tensor()).collect();
+    let outputs = session
+        .run(tensors)
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(outputs.len(), expected.len(), "{name}");
+    for (output, expected) in outputs.iter().zip(&expected) {
+        let what = format!("{name}, output {}", expected.name);
+        assert_eq!(
+            (output.element(), output.shape()),
+            (expected.element, &expected.shape[..]),
+            "{what}"
+        );
+        if !expected.element.is_float() {
+            assert_eq!(output.bytes(), expected.bytes, "{what}");
+            continue;
+        }
+        let found = floats(output.element(), &output.bytes());
+        for (found, wanted) in found
+            .into_iter()
+            .zip(floats(expected.element, &expected.bytes))
+        {
+            let allowed = tolerance(expected.element) * wanted.abs().max(1.0);
+            assert!(
+                (found - wanted).abs() <= allowed,
+                "{what}: {found} instead of {wanted}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_model_answers_as_onnx_runtime_does() {
+    for name in WITH_ANSWERS {
+        assert_answers(name, &model(name));
+    }
+}
+
+#[test]
+fn several_threads_in_one_run_give_the_same_answers() {
+    let limits = LoadLimits {
+        threads_per_run: NonZeroUsize::new(2).expect("two is not zero"),
+        ..LoadLimits::default()
+    };
+    let model = load_file(&path("mlp.onnx"), &limits).expect("it loads");
+    assert_answers("mlp", &model);
+    assert!(model.batch_proof().is_proven());
+}
+
+#[test]
+fn weights_in_a_file_beside_the_model_are_read() {
+    assert_answers("weights_outside", &model("weights_outside"));
+}
+
+#[test]
+fn bytes_load_as_well_as_a_file() {
+    let bytes = std::fs::read(path("mlp.onnx")).expect("the file is there");
+    assert_answers(
+        "mlp",
+        &load_bytes(&bytes, &LoadLimits::default()).expect("it loads"),
+    );
+}
+
+#[test]
+fn specs_name_inputs_and_outputs_and_leave_open_sizes_open() {
+    let spec = |name: &str, element, shape: &[Option<usize>]| TensorSpec {
+        name: name.to_owned(),
+        element,
+        shape: shape.to_vec(),
+    };
+    let mlp = model("mlp");
+    assert_eq!(mlp.inputs(), [spec("x", Element::F32, &[None, Some(8)])]);
+    assert_eq!(mlp.outputs(), [spec("y", Element::F32, &[None, Some(5)])]);
+    let tokens = model("tokens");
+    assert_eq!(tokens.inputs(), [spec("ids", Element::I64, &[None, None])]);
+    let outputs = model("sum_without_batch");
+    assert_eq!(
+        outputs.outputs(),
+        [
+            spec("rows", Element::F32, &[None, Some(4)]),
+            spec("total", Element::F32, &[])
+        ]
+    );
+}
+
+#[test]
+fn an_open_size_that_a_weight_decides_is_known_after_loading() {
+    // The file says [?,?]; the first weight has eight rows.
+    assert_eq!(model("mlp_open").inputs()[0].shape, [None, Some(8)]);
+}
+
+#[test]
+fn memory_counts_at_least_the_weights() {
+    let weights = (8 * 13 + 13 + 13 * 5 + 5) * 4;
+    let counted = model("mlp").memory_bytes();
+    assert!(
+        (weights..20 * weights).contains(&counted),
+        "{counted} bytes"
+    );
+}
+
+#[test]
+fn the_cpu_names_its_numeric_class() {
+    assert_eq!(model("mlp").device_class(), "cpu");
+}
+
+#[test]
+fn a_not_a_number_row_spoils_only_itself() {
+    let model = model("mlp");
+    let mut session = model.session().expect("a session");
+    let row = |value: f32| {
+        [value; 8]
+            .into_iter()
+            .flat_map(f32::to_le_bytes)
+            .collect::<Vec<u8>>()
+    };
+    let (good, bad) = (row(0.5), row(f32::NAN));
+    let input = Tensor::stack(Element::F32, &[3, 8], &[&good, &bad, &good]).expect("3 rows");
+    let output = session.run(vec![input]).expect("it runs").remove(0);
+    let output = floats(Element::F32, &output.bytes());
+    assert!(
+        output[..5]
+            .iter()
+            .chain(&output[10..])
+            .all(|value| value.is_finite())
+    );
+    assert!(output[5..10].iter().all(|value| value.is_nan()));
+}

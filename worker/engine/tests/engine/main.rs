@@ -1,0 +1,12 @@
+//! The engine on real ONNX files, made by `tests/models/make.py` together with the answers of ONNX Runtime.
+//!
+//! One binary for all of it, since linking tract takes longer than most of the tests.
+
+mod answers;
+mod cases;
+mod damage;
+#[cfg(feature = "gpu")]
+mod gpu;
+mod proofs;
+mod sessions;
+mod tensors;

@@ -1,0 +1,287 @@
+"""Writes the small models of this folder, and for each what ONNX Runtime answers.
+
+    python -m venv venv && venv/bin/pip install -r requirements.txt && venv/bin/python make.py
+
+`<name>.onnx` is the model, `<name>.json` holds one run of it: inputs and outputs as
+`{"element", "shape", "data"}`, floats printed so that they read back to the same bits.
+A model that ONNX Runtime cannot run, or must not be compared with, has no `.json`.
+Weights come from a fixed seed, so the files change only when this script or a pinned version does.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+HERE = Path(__file__).parent
+OPSET = 17
+ELEMENTS = {
+    "float32": "f32",
+    "float16": "f16",
+    "float64": "f64",
+    "int64": "i64",
+    "bool": "bool",
+    "object": "string",
+}
+rng = np.random.default_rng(20240607)
+
+
+def floats(*shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def value(name, kind, shape):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def save(name, nodes, inputs, outputs, weights=(), feeds=None, opset=OPSET, external=None):
+    """`weights` and `feeds` map names to arrays; without `feeds` no answers are stored.
+
+    `external` names a file that takes the weights instead of the model.
+    """
+    initializers = [numpy_helper.from_array(array, key) for key, array in dict(weights).items()]
+    graph = helper.make_graph(nodes, name, inputs, outputs, initializers)
+    domains = {"": opset} | {node.domain: 1 for node in nodes if node.domain}
+    opsets = [helper.make_opsetid(domain, version) for domain, version in domains.items()]
+    model = helper.make_model(graph, opset_imports=opsets)
+    model.ir_version = 8
+    path = HERE / f"{name}.onnx"
+    if external:
+        # The writer appends to a file that is there.
+        (HERE / external).unlink(missing_ok=True)
+        onnx.save(model, path, save_as_external_data=True, location=external, size_threshold=0)
+        (HERE / external).chmod(0o644)
+    else:
+        onnx.checker.check_model(model)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    if feeds is None:
+        return
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    answers = dict(zip(names, session.run(names, feeds)))
+    case = {
+        "inputs": [tensor(each.name, feeds[each.name]) for each in session.get_inputs()],
+        "outputs": [tensor(each, answers[each]) for each in names],
+    }
+    (HERE / f"{name}.json").write_text(json.dumps(case, ensure_ascii=False) + "\n")
+
+
+def tensor(name, array):
+    array = np.asarray(array)
+    element = ELEMENTS[str(array.dtype)] if array.dtype.kind != "U" else "string"
+    flat = array.reshape(-1)
+    # A f32 widened to a double prints in a form that gives the same f32 back.
+    data = [float(x) for x in flat] if array.dtype.kind == "f" else flat.tolist()
+    return {"name": name, "element": element, "shape": list(array.shape), "data": data}
+
+
+def dense(batch, name, feeds=None, columns=8, opset=OPSET):
+    save(
+        name,
+        [
+            helper.make_node("Gemm", ["x", "w1", "b1"], ["h1"], name="hidden"),
+            helper.make_node("Relu", ["h1"], ["r1"], name="relu"),
+            helper.make_node("MatMul", ["r1", "w2"], ["h2"], name="last"),
+            helper.make_node("Add", ["h2", "b2"], ["h3"], name="bias"),
+            helper.make_node("Softmax", ["h3"], ["y"], name="softmax", axis=1),
+        ],
+        [value("x", TensorProto.FLOAT, [batch, columns])],
+        [value("y", TensorProto.FLOAT, [batch, 5])],
+        {"w1": floats(8, 13), "b1": floats(13), "w2": floats(13, 5), "b2": floats(5)},
+        feeds,
+        opset,
+    )
+
+
+def main():
+    f32, i64 = TensorProto.FLOAT, TensorProto.INT64
+
+    dense("batch", "mlp", {"x": floats(33, 8)})
+    dense(None, "mlp_open", {"x": floats(3, 8)}, columns=None)
+    dense("batch", "mlp_opset13", {"x": floats(2, 8)}, opset=13)
+    dense(4, "fixed_batch", {"x": floats(4, 8)})
+
+    save(
+        "softmax_axis0",
+        [helper.make_node("Softmax", ["x"], ["y"], name="softmax", axis=0)],
+        [value("x", f32, ["batch", 4])],
+        [value("y", f32, ["batch", 4])],
+        feeds={"x": floats(3, 4)},
+    )
+    # The mean is spread over all rows again, so only a trial can tell that rows are mixed.
+    save(
+        "mean_axis0",
+        [
+            helper.make_node("ReduceMean", ["x"], ["m"], name="mean", axes=[0], keepdims=1),
+            helper.make_node("Sub", ["x", "m"], ["y"], name="centre"),
+        ],
+        [value("x", f32, ["batch", 4])],
+        [value("y", f32, ["batch", 4])],
+        feeds={"x": floats(3, 4)},
+    )
+    save(
+        "sum_without_batch",
+        [
+            helper.make_node("ReduceSum", ["x"], ["total"], name="sum", keepdims=0),
+            helper.make_node("Relu", ["x"], ["rows"], name="relu"),
+        ],
+        [value("x", f32, ["batch", 4])],
+        [value("rows", f32, ["batch", 4]), value("total", f32, [])],
+        feeds={"x": floats(3, 4)},
+    )
+    save(
+        "gram",
+        [
+            helper.make_node("Transpose", ["x"], ["t"], name="turn", perm=[1, 0]),
+            helper.make_node("MatMul", ["x", "t"], ["y"], name="product"),
+        ],
+        [value("x", f32, ["batch", 4])],
+        [value("y", f32, ["batch", "batch"])],
+        feeds={"x": floats(3, 4)},
+    )
+    save(
+        "two_inputs",
+        [
+            helper.make_node("MatMul", ["left", "w"], ["product"], name="product"),
+            helper.make_node("Add", ["product", "right"], ["sum"], name="sum"),
+            helper.make_node("Tanh", ["sum"], ["y"], name="tanh"),
+        ],
+        [value("left", f32, ["n", 3]), value("right", f32, ["n", 5])],
+        [value("y", f32, ["n", 5])],
+        {"w": floats(3, 5)},
+        {"left": floats(2, 3), "right": floats(2, 5)},
+    )
+    save(
+        "two_batches",
+        [helper.make_node("MatMul", ["left", "right"], ["y"], name="product")],
+        [value("left", f32, ["n", 3]), value("right", f32, [3, "m"])],
+        [value("y", f32, ["n", "m"])],
+        feeds={"left": floats(2, 3), "right": floats(3, 4)},
+    )
+    save(
+        "tokens",
+        [
+            helper.make_node("Gather", ["table", "ids"], ["words"], name="embedding"),
+            helper.make_node("ReduceMean", ["words"], ["y"], name="mean", axes=[1], keepdims=0),
+        ],
+        [value("ids", i64, ["batch", "sequence"])],
+        [value("y", f32, ["batch", 6])],
+        {"table": floats(11, 6)},
+        {"ids": rng.integers(0, 11, (3, 7)).astype(np.int64)},
+    )
+    save(
+        "text",
+        [helper.make_node("Identity", ["x"], ["y"], name="same")],
+        [value("x", TensorProto.STRING, ["batch", 2])],
+        [value("y", TensorProto.STRING, ["batch", 2])],
+        feeds={"x": np.array([["eins", ""], ["drei", "vierzig €"]], dtype=object)},
+    )
+    save(
+        "logic",
+        [helper.make_node("Not", ["x"], ["y"], name="not")],
+        [value("x", TensorProto.BOOL, ["batch", 3])],
+        [value("y", TensorProto.BOOL, ["batch", 3])],
+        feeds={"x": np.array([[True, False, True], [False, False, True]])},
+    )
+    save(
+        "half",
+        [helper.make_node("Add", ["x", "b"], ["y"], name="add")],
+        [value("x", TensorProto.FLOAT16, ["batch", 3])],
+        [value("y", TensorProto.FLOAT16, ["batch", 3])],
+        {"b": floats(3).astype(np.float16)},
+        {"x": floats(2, 3).astype(np.float16)},
+    )
+    save(
+        "double",
+        [helper.make_node("Mul", ["x", "x"], ["y"], name="square")],
+        [value("x", TensorProto.DOUBLE, ["batch", 3])],
+        [value("y", TensorProto.DOUBLE, ["batch", 3])],
+        feeds={"x": floats(2, 3).astype(np.float64)},
+    )
+    save(
+        "noise",
+        [
+            helper.make_node("RandomUniform", [], ["r"], name="draw", shape=[1, 4]),
+            helper.make_node("Add", ["x", "r"], ["y"], name="add"),
+        ],
+        [value("x", f32, ["batch", 4])],
+        [value("y", f32, ["batch", 4])],
+    )
+    save(
+        "dropout",
+        [helper.make_node("Dropout", ["x", "", "training"], ["y"], name="drop")],
+        [value("x", f32, ["batch", 4])],
+        [value("y", f32, ["batch", 4])],
+        {"training": np.array(False)},
+        {"x": floats(2, 4)},
+    )
+    save(
+        "image",
+        [
+            helper.make_node("Conv", ["x", "k"], ["c"], name="conv", strides=[2, 2]),
+            helper.make_node("GlobalAveragePool", ["c"], ["p"], name="pool"),
+            helper.make_node("Flatten", ["p"], ["y"], name="flat"),
+        ],
+        [value("x", f32, ["batch", 2, "height", "width"])],
+        [value("y", f32, ["batch", 3])],
+        {"k": floats(3, 2, 5, 5)},
+        {"x": floats(2, 2, 9, 11)},
+    )
+    save(
+        "lookup",
+        [helper.make_node("Gather", ["table", "ids"], ["y"], name="lookup")],
+        [value("ids", i64, ["batch"])],
+        [value("y", f32, ["batch", 2])],
+        {"table": floats(3, 2)},
+        {"ids": np.array([2, 0], dtype=np.int64)},
+    )
+    save(
+        "clash",
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],
+        [value("x", f32, ["batch", 5])],
+        [value("y", f32, ["batch", 2])],
+        {"w": floats(6, 2)},
+    )
+    # Rows of 7 and 10 values: neither is a whole number of vector registers.
+    save(
+        "layer_norm",
+        [
+            helper.make_node("LayerNormalization", ["x", "g", "b"], ["n"], name="norm", axis=-1),
+            helper.make_node("MatMul", ["n", "w"], ["p"], name="product"),
+            helper.make_node("LogSoftmax", ["p"], ["y"], name="log", axis=-1),
+            helper.make_node("ReduceMean", ["p"], ["m"], name="mean", axes=[-1], keepdims=0),
+        ],
+        [value("x", f32, ["batch", "sequence", 7])],
+        [value("y", f32, ["batch", "sequence", 10]), value("m", f32, ["batch", "sequence"])],
+        {"g": floats(7), "b": floats(7), "w": floats(7, 10)},
+        {"x": floats(3, 5, 7)},
+    )
+    save(
+        "softmax_channels",
+        [helper.make_node("Softmax", ["x"], ["y"], name="softmax", axis=1)],
+        [value("x", f32, ["batch", 5, "height", "width"])],
+        [value("y", f32, ["batch", 5, "height", "width"])],
+        feeds={"x": floats(2, 5, 3, 2)},
+    )
+    save(
+        "unknown_operator",
+        [helper.make_node("Celebrate", ["x"], ["y"], name="party", domain="example")],
+        [value("x", f32, ["batch", 4])],
+        [value("y", f32, ["batch", 4])],
+    )
+    save(
+        "weights_outside",
+        [helper.make_node("Add", ["x", "b"], ["y"], name="add")],
+        [value("x", f32, ["batch", 4])],
+        [value("y", f32, ["batch", 4])],
+        {"b": floats(4)},
+        {"x": floats(2, 4)},
+        external="weights_outside.bin",
+    )
+
+
+if __name__ == "__main__":
+    main()
