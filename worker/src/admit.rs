@@ -1,0 +1,277 @@
+//! Decides whether a delivery is run: who it is, whether it is answered already, whether it is too
+//! late, which version takes it, and whether its input fits.
+//!
+//! The order is that of `ARCHITECTURE.md`: identity; an outcome that stands already; headers;
+//! attempts; cancellation; deadline; model; body. Whatever ends here ends with a message that names
+//! the place.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use inferq_schemas::headers::{JobHeaders, ParsedHeaders};
+use inferq_schemas::identity::{JobId, body_digest};
+use inferq_schemas::subjects::{Lane, ReplyPrefixes};
+use inferq_schemas::{ContentType, InferRequest, Limits};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{Instrument, info_span, warn};
+
+use crate::cancelled::Tombstones;
+use crate::disposition::{Circumstances, Disposition, JobError, disposition};
+use crate::job::{
+    Admitted, Ask, Author, Deadline, Delivery, Finished, Job, Origin, Outcome, Verdict, unix_ms_now,
+};
+use crate::ledger::{Ledger, header_pairs};
+use crate::metrics::Door;
+use crate::models::Models;
+use crate::pull::rpc::{RpcTimes, rpc_deadline_unix_ms};
+use crate::telemetry;
+
+/// The newest `Infer-Proto` that this version speaks.
+const PROTOCOL: u32 = 1;
+
+/// What admission needs.
+pub struct Admission {
+    /// Where standing outcomes are read.
+    pub ledger: Ledger,
+    /// The versions that are loaded.
+    pub models: Models,
+    /// Jobs that were cancelled.
+    pub tombstones: Tombstones,
+    /// Addresses that replies may go to.
+    pub replies: ReplyPrefixes,
+    /// What a request may hold.
+    pub limits: Limits,
+    /// Deadlines of RPC requests.
+    pub rpc_times: RpcTimes,
+    /// Writes refusals.
+    pub author: Author,
+}
+
+/// Runs the stage until its input closes. Admitted jobs go on, all others straight to settlement.
+pub async fn run(
+    mut deliveries: mpsc::Receiver<Delivery>,
+    admission: Arc<Admission>,
+    admitted: mpsc::Sender<Admitted>,
+    finished: mpsc::Sender<Finished>,
+) {
+    // Room is bounded before this stage, so the number of tasks is too.
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            delivery = deliveries.recv() => match delivery {
+                Some(delivery) => {
+                    let (admission, admitted, finished) = (admission.clone(), admitted.clone(), finished.clone());
+                    tasks.spawn(async move {
+                        let sent = match admission.admit(delivery).await {
+                            Ok(job) => admitted.send(job).await.is_ok(),
+                            Err(refused) => finished.send(*refused).await.is_ok(),
+                        };
+                        if !sent {
+                            warn!("the next stage has ended, the job comes again");
+                        }
+                    });
+                }
+                None => break,
+            },
+            Some(ended) = tasks.join_next() => if let Err(error) = ended {
+                warn!(%error, "an admission stopped half-way, its job comes again");
+            },
+        }
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+impl Admission {
+    async fn admit(&self, delivery: Delivery) -> Result<Admitted, Box<Finished>> {
+        let (job, problems) = self.identify(delivery);
+        let span = job.span.clone();
+        async move {
+            if let Some(standing) = self.standing(&job).await {
+                return Err(Box::new(Finished {
+                    job,
+                    verdict: Verdict::Standing(standing),
+                }));
+            }
+            match self.examine(&job, problems) {
+                Ok((version, inputs, ask)) => Ok(Admitted {
+                    job,
+                    version,
+                    inputs,
+                    ask,
+                }),
+                Err(error) => Err(Box::new(conclude(job, &error, &self.author))),
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// Identity and headers. A job without an id of its own is called by its place in the stream.
+    pub fn identify(&self, delivery: Delivery) -> (Job, Vec<inferq_schemas::HeaderProblem>) {
+        let fallback = match &delivery.origin {
+            Origin::Queue(queued) => JobId::derived(&queued.stream, queued.sequence),
+            Origin::Rpc { .. } => JobId::random(),
+        };
+        let ParsedHeaders { headers, problems } =
+            JobHeaders::parse(header_pairs(&delivery.headers), fallback, &self.replies);
+        let deadline = self
+            .deadline(&delivery.origin, &headers)
+            .map(Deadline::from_unix_ms);
+        let lane = match &delivery.origin {
+            Origin::Queue(_) => delivery.lane,
+            Origin::Rpc { .. } => headers.lane.unwrap_or(Lane::High),
+        };
+        let span = info_span!("job", job = %headers.id, model = %delivery.model, lane = %lane);
+        telemetry::set_parent(&span, &headers);
+        let job = Job {
+            digest: body_digest(&delivery.model, &delivery.body),
+            content_type: headers
+                .content_type
+                .unwrap_or_else(|| ContentType::detect(&delivery.body)),
+            origin: delivery.origin,
+            model: delivery.model,
+            lane,
+            headers,
+            raw_headers: delivery.headers,
+            body: delivery.body,
+            deadline,
+            received: delivery.received,
+            hold: delivery.hold,
+            span,
+        };
+        (job, problems)
+    }
+
+    fn deadline(&self, origin: &Origin, headers: &JobHeaders) -> Option<u64> {
+        match origin {
+            Origin::Queue(queued) if queued.recorded => headers.deadline(queued.published_unix_ms),
+            Origin::Queue(queued) => Some(rpc_deadline_unix_ms(
+                headers,
+                queued.published_unix_ms,
+                self.rpc_times,
+            )),
+            Origin::Rpc { .. } => {
+                Some(rpc_deadline_unix_ms(headers, unix_ms_now(), self.rpc_times))
+            }
+        }
+    }
+
+    /// The outcome of an earlier delivery, if this is not the first.
+    async fn standing(&self, job: &Job) -> Option<Outcome> {
+        if job.attempt() == 1 || job.door() != Door::Job {
+            return None;
+        }
+        match self.ledger.read(&job.headers.id).await {
+            // A replay replaces this very outcome, so for it there is none yet.
+            Ok(standing) => standing.filter(|standing| standing.sequence != job.headers.supersedes),
+            Err(error) => {
+                // Running it again costs time but decides nothing: COMMIT is refused if one stands.
+                warn!(%error, "could not look for an earlier outcome");
+                None
+            }
+        }
+    }
+
+    fn examine(
+        &self,
+        job: &Job,
+        problems: Vec<inferq_schemas::HeaderProblem>,
+    ) -> Result<
+        (
+            Arc<crate::models::Version>,
+            Vec<inferq_schemas::tensor::Tensor>,
+            Ask,
+        ),
+        JobError,
+    > {
+        if job.headers.proto > PROTOCOL {
+            return Err(JobError::NewerProtocol(job.headers.proto));
+        }
+        if !problems.is_empty() {
+            return Err(JobError::Headers(problems));
+        }
+        let limit = job.headers.max_attempts;
+        if job.door() == Door::Job && job.attempt() > u64::from(limit) {
+            return Err(JobError::TooManyAttempts {
+                delivered: job.attempt(),
+                limit,
+            });
+        }
+        if self.tombstones.contains(&job.headers.id) {
+            return Err(JobError::Cancelled);
+        }
+        if job.deadline.is_some_and(Deadline::has_passed) {
+            return Err(JobError::Expired);
+        }
+        let version = self
+            .models
+            .resolve(&job.model, &job.headers.version)
+            .map_err(JobError::Unknown)?;
+        if job.headers.payload_ref.is_some() {
+            let message = "Infer-Payload-Ref: this worker takes bodies inside the message only; send the body itself";
+            return Err(JobError::Unsupported(message.to_owned()));
+        }
+        let decoded = InferRequest::decode(&job.body, Some(job.content_type), &self.limits)?;
+        let ask = Ask::of(&decoded.request, decoded.form);
+        check_outputs(&ask.outputs, &version)?;
+        let inputs = decoded
+            .request
+            .into_tensors(&version.inputs, &self.limits)?;
+        Ok((version, inputs, ask))
+    }
+}
+
+fn check_outputs(asked: &[String], version: &crate::models::Version) -> Result<(), JobError> {
+    let known = |name: &String| version.outputs.iter().any(|output| output.name == *name);
+    let unknown: Vec<&str> = asked
+        .iter()
+        .filter(|name| !known(name))
+        .map(String::as_str)
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let has: Vec<&str> = version
+        .outputs
+        .iter()
+        .map(|output| output.name.as_str())
+        .collect();
+    let message = format!(
+        "outputs: the model has no `{}`; it has `{}`",
+        unknown.join("`, `"),
+        has.join("`, `")
+    );
+    Err(JobError::Unsupported(message))
+}
+
+/// The verdict on a job that got no answer.
+pub fn conclude(job: Job, error: &JobError, author: &Author) -> Finished {
+    let at = circumstances(&job);
+    let verdict = match disposition(error, at) {
+        Disposition::End(status, failure) => {
+            Verdict::Commit(author.failure(&job, status, failure, None))
+        }
+        Disposition::RetryAfter(delay) => Verdict::Retry(delay),
+    };
+    Finished { job, verdict }
+}
+
+fn circumstances(job: &Job) -> Circumstances {
+    let (redeliverable, age) = match &job.origin {
+        Origin::Queue(queued) => (
+            true,
+            Duration::from_millis(unix_ms_now().saturating_sub(queued.published_unix_ms)),
+        ),
+        Origin::Rpc { .. } => (false, job.received.elapsed()),
+    };
+    Circumstances {
+        attempt: job.attempt(),
+        age,
+        left: job
+            .deadline
+            .map(|deadline| deadline.0.saturating_duration_since(Instant::now())),
+        redeliverable,
+        jitter: rand::random(),
+    }
+}

@@ -1,0 +1,401 @@
+//! Connects clients, loads models and joins the stages: the only place that knows all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use inferq_engine::LoadLimits;
+use inferq_schemas::Limits;
+use inferq_schemas::registry::WorkerState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admit::{self, Admission};
+use crate::app::status::Status;
+use crate::cache::Cache;
+use crate::cancelled::Tombstones;
+use crate::config::{Checked, Config, ConnectionArgs};
+use crate::health::HealthServer;
+use crate::hold::{Room, RoomLimits};
+use crate::job::{Author, unix_ms_now};
+use crate::ledger::Ledger;
+use crate::lookup::{self, Lookup};
+use crate::metrics::Metrics;
+use crate::models::Models;
+use crate::models::folder::FolderSource;
+use crate::models::load::onnx_loader;
+use crate::presence::Presence;
+use crate::pull::consumers::Serving;
+use crate::pull::micro::Micro;
+use crate::pull::rpc::{Doors, RpcTimes};
+use crate::pull::{self, Puller};
+use crate::settle::{self, Gate, Settler};
+use crate::{batch, execute};
+
+mod status;
+mod sweeping;
+
+type Stages = JoinSet<Result<()>>;
+
+/// Runs a worker until it is told to stop.
+///
+/// # Errors
+/// If it cannot start, or a stage ends before anyone asked it to.
+pub async fn run(config: Config, checked: Checked) -> Result<()> {
+    let stop = CancellationToken::new();
+    watch_signals(stop.clone())?;
+    let metrics = Metrics::new();
+    let Some(client) = connect(&config.connection, &checked.worker_id, &stop).await? else {
+        return Ok(());
+    };
+    let ledger = Ledger::new(client, checked.subjects.clone());
+    let models = Models::new();
+    let folder = FolderSource {
+        folder: config.models.models.clone(),
+        serve: checked.serve.clone(),
+        loader: onnx_loader(LoadLimits::default()),
+        metrics: metrics.clone(),
+    };
+    let _watching = folder
+        .watch(models.clone())
+        .context("the models folder cannot be watched")?;
+    let worker = Worker {
+        config,
+        checked,
+        ledger,
+        models,
+        metrics,
+        stop: stop.clone(),
+    };
+    let (mut stages, room, background) = worker.start().await?;
+    let drained = supervise(&mut stages, stop, worker.config.lifecycle.drain_grace).await;
+    worker.give_back(&room).await;
+    background.end().await;
+    drained
+}
+
+struct Worker {
+    config: Config,
+    checked: Checked,
+    ledger: Ledger,
+    models: Models,
+    metrics: Metrics,
+    stop: CancellationToken,
+}
+
+/// Tasks beside the pipeline: they end after it.
+struct Background {
+    tasks: JoinSet<()>,
+    ended: CancellationToken,
+}
+
+impl Background {
+    async fn end(mut self) {
+        self.ended.cancel();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(2), all)
+            .await
+            .is_err()
+        {
+            warn!("background tasks did not end in time");
+        }
+    }
+}
+
+impl Worker {
+    async fn start(&self) -> Result<(Stages, Room, Background)> {
+        let executors = self.config.intake.executors.get();
+        let limits = RoomLimits {
+            jobs: 2 * self.config.batch.max_batch_rows.get() * executors,
+            bytes: usize::try_from(self.config.intake.max_inflight_bytes.0).unwrap_or(usize::MAX),
+        };
+        let room = Room::new(limits, self.metrics.clone());
+        let author = Author {
+            worker: self.checked.worker_id.as_str().into(),
+        };
+        let micro = Micro::new(&self.checked.worker_id);
+        let gate = Gate::new();
+        let jobs_done = Arc::new(AtomicU64::new(0));
+        let tombstones = Tombstones::default();
+        let (serving, served) = watch::channel(Serving::default());
+        let ended = CancellationToken::new();
+
+        // Room bounds what is inside, so no channel needs to be longer than the room.
+        let (deliveries_in, deliveries) = mpsc::channel(limits.jobs);
+        let (admitted_in, admitted) = mpsc::channel(limits.jobs);
+        let (work_in, work) = mpsc::channel(limits.jobs);
+        let (idle_in, idle) = mpsc::channel(executors);
+        let (finished_in, finished) = mpsc::channel(limits.jobs);
+
+        let mut stages = Stages::new();
+        let puller = Puller {
+            ledger: self.ledger.clone(),
+            room: room.clone(),
+            serving: served.clone(),
+            gate: gate.clone(),
+            metrics: self.metrics.clone(),
+            stop: self.stop.clone(),
+        };
+        stages.spawn(pull::run(puller, deliveries_in.clone()));
+        let doors = Doors {
+            ledger: self.ledger.clone(),
+            room: room.clone(),
+            micro: micro.clone(),
+            replies: self.checked.replies.clone(),
+            times: RpcTimes {
+                default: self.config.intake.rpc_timeout,
+            },
+            metrics: self.metrics.clone(),
+            stop: self.stop.clone(),
+        };
+        stages.spawn(ends(pull::rpc::run(doors, served.clone(), deliveries_in)));
+        let admission = Arc::new(Admission {
+            ledger: self.ledger.clone(),
+            models: self.models.clone(),
+            tombstones: tombstones.clone(),
+            replies: self.checked.replies.clone(),
+            limits: Limits::default(),
+            rpc_times: RpcTimes {
+                default: self.config.intake.rpc_timeout,
+            },
+            author: author.clone(),
+        });
+        stages.spawn(ends(admit::run(
+            deliveries,
+            admission.clone(),
+            admitted_in,
+            finished_in.clone(),
+        )));
+        let lookup = Lookup {
+            cache: Cache::open(&self.config.cache, self.metrics.clone())?,
+            flights: Default::default(),
+            work: work_in,
+            ledger: self.ledger.clone(),
+            author: author.clone(),
+            metrics: self.metrics.clone(),
+        };
+        stages.spawn(ends(lookup::run(admitted, lookup, finished_in)));
+        stages.spawn(ends(batch::run(work, idle, self.config.batch)));
+        execute::start(executors, &idle_in, &self.metrics)
+            .context("executor threads could not be started")?;
+        drop(idle_in);
+        let settler = Settler {
+            ledger: self.ledger.clone(),
+            author,
+            metrics: self.metrics.clone(),
+            gate: gate.clone(),
+            micro: micro.clone(),
+            jobs_done: jobs_done.clone(),
+        };
+        stages.spawn(ends(settle::run(finished, settler.clone())));
+
+        let mut tasks = JoinSet::new();
+        if self.config.lifecycle.sweeper {
+            let sweeper = sweeping::sweeper(
+                self.checked.worker_id.clone(),
+                admission,
+                settler,
+                room.clone(),
+            );
+            let stop = self.stop.clone();
+            tasks.spawn(async move { sweeper.run(stop).await });
+        }
+        tasks.spawn(pull::keep_alive(
+            self.ledger.clone(),
+            room.clone(),
+            ended.clone(),
+        ));
+        tasks.spawn(pull::consumers::watch(
+            self.ledger.clone(),
+            self.models.clone(),
+            serving,
+            self.stop.clone(),
+        ));
+        tasks.spawn(tombstones.follow(self.ledger.clone(), ended.clone()));
+        let (discovery, client, until) = (micro, self.ledger.client().clone(), self.stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = discovery.serve(client, until).await {
+                warn!(%error, "service discovery is not answered");
+            }
+        });
+        self.tell(&mut tasks, &room, served, jobs_done, &ended)
+            .await?;
+        Ok((stages, room, Background { tasks, ended }))
+    }
+
+    /// Starts what lets others see this worker: its HTTP port, its record, its state.
+    async fn tell(
+        &self,
+        tasks: &mut JoinSet<()>,
+        room: &Room,
+        serving: watch::Receiver<Serving>,
+        jobs_done: Arc<AtomicU64>,
+        ended: &CancellationToken,
+    ) -> Result<()> {
+        let (state_in, state) = watch::channel(WorkerState::Starting);
+        let http = match self.config.http.http {
+            Some(address) => Some(HealthServer::bind(address).await.with_context(|| {
+                format!("{address} cannot be listened on; choose another with --http, port 0 takes a free one")
+            })?),
+            None => None,
+        };
+        let status = Status {
+            worker_id: self.checked.worker_id.clone(),
+            started_unix_ms: unix_ms_now(),
+            http: http.as_ref().map(|server| server.address().to_string()),
+            executors: self.config.intake.executors.get(),
+            room: room.clone(),
+            models: self.models.clone(),
+            serving: serving.clone(),
+            state: state.clone(),
+            jobs_done,
+        };
+        if let Some(server) = http {
+            info!(address = %server.address(), "metrics and health over HTTP");
+            let serving = server.serve(self.metrics.clone(), state.clone(), ended.clone());
+            tasks.spawn(async move {
+                if let Err(error) = serving.await {
+                    warn!(%error, "the HTTP port closed");
+                }
+            });
+        }
+        let presence = Presence {
+            jetstream: self.ledger.jetstream().clone(),
+            bucket: self.ledger.assets().workers_kv().to_owned(),
+            worker_id: self.checked.worker_id.clone(),
+        };
+        let ended = ended.clone();
+        tasks.spawn(async move { presence.run(|| status.record(), state, ended).await });
+        tasks.spawn(status::follow(state_in, serving, self.stop.clone()));
+        Ok(())
+    }
+
+    /// Hands back what could not be finished, and makes sure that the server has heard everything.
+    async fn give_back(&self, room: &Room) {
+        let unsettled = room.unsettled();
+        if !unsettled.is_empty() {
+            warn!(jobs = unsettled.len(), "jobs handed back unfinished");
+        }
+        for ack in unsettled {
+            self.ledger.retry(&ack, Duration::ZERO).await;
+        }
+        match self.ledger.barrier().await {
+            Ok(()) => info!("drained"),
+            Err(error) => {
+                warn!(%error, "the server did not confirm the last acknowledgements, some jobs may come again")
+            }
+        }
+    }
+}
+
+async fn ends(stage: impl Future<Output = ()>) -> Result<()> {
+    stage.await;
+    Ok(())
+}
+
+/// Waits for the stop, then for the stages to finish what they hold, but not longer than `grace`.
+async fn supervise(stages: &mut Stages, stop: CancellationToken, grace: Duration) -> Result<()> {
+    let early = tokio::select! {
+        biased; // A stop that was asked for is never mistaken for a stage that failed.
+        () = stop.cancelled() => None,
+        first = stages.join_next() => first,
+    };
+    stop.cancel();
+    let rest = async {
+        while let Some(stage) = stages.join_next().await {
+            stage.context("a stage panicked")??;
+        }
+        Ok(())
+    };
+    let drained = tokio::time::timeout(grace, rest).await;
+    if let Some(stage) = early {
+        stage.context("a stage panicked")??;
+        bail!("a stage ended before anyone asked it to");
+    }
+    // What is left after the grace is handed back by the caller, so this is no failure.
+    drained.unwrap_or(Ok(()))
+}
+
+/// SIGTERM or SIGINT drains; a second one ends the process at once.
+fn watch_signals(stop: CancellationToken) -> Result<()> {
+    const STOPPED_BY_SIGNAL: i32 = 130;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
+    tokio::spawn(async move {
+        for last in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if last {
+                warn!("stopping at once, unfinished jobs come again after ack_wait");
+                std::process::exit(STOPPED_BY_SIGNAL);
+            }
+            info!("draining; a second signal stops at once");
+            stop.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// Connects, however long the server takes to appear; `None` if told to stop before.
+async fn connect(
+    args: &ConnectionArgs,
+    worker: &str,
+    stop: &CancellationToken,
+) -> Result<Option<async_nats::Client>> {
+    const LOOK_AGAIN: Duration = Duration::from_secs(2);
+    loop {
+        let mut options = async_nats::ConnectOptions::new()
+            .name(format!("inferq-worker {worker}"))
+            .ping_interval(Duration::from_secs(10))
+            .reconnect_delay_callback(reconnect_delay)
+            .event_callback(|event| async move { log_event(&event) });
+        if let Some(file) = &args.nats_creds {
+            options = options
+                .credentials_file(file)
+                .await
+                .context("the credentials file is not usable")?;
+        }
+        let servers: Vec<&str> = args.nats.expose().split(',').map(str::trim).collect();
+        let attempt = tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            attempt = options.connect(servers) => attempt,
+        };
+        match attempt {
+            Ok(client) => return Ok(Some(client)),
+            Err(error) => warn!(%error, "NATS does not answer; check --nats. Trying again"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
+
+/// 100 ms doubled up to 8 s, half of it random: many workers must not return in one wave.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1))
+        .unwrap_or(u32::MAX)
+        .min(7);
+    let delay = (Duration::from_millis(100) * 2u32.pow(doublings)).min(Duration::from_secs(8));
+    delay.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
+fn log_event(event: &async_nats::Event) {
+    use async_nats::Event;
+    match event {
+        Event::Connected => info!("connected to NATS"),
+        Event::Disconnected => warn!("disconnected from NATS"),
+        // Permission violations come this way and no other.
+        Event::ServerError(error) => {
+            tracing::error!(%error, "the NATS server refuses something; check this user's permissions")
+        }
+        Event::SlowConsumer(_) => warn!("messages were dropped: this worker reads too slowly"),
+        other => tracing::debug!(event = %other, "NATS connection"),
+    }
+}

@@ -1,0 +1,73 @@
+//! Lets the sweeper end jobs the way every job is ended: outcome, dead letter, reply.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use inferq_schemas::Status;
+use inferq_schemas::subjects::QueueKind;
+
+use crate::admit::Admission;
+use crate::hold::Room;
+use crate::job::{Delivery, Finished, Origin, Queued, Verdict};
+use crate::settle::Settler;
+use crate::sweep::{Ages, SweepVerdict, Sweeper, SweptJob};
+
+type Conclude = Box<dyn Fn(SweptJob) -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync>;
+
+/// The sweeper of the worker `worker_id`.
+pub(super) fn sweeper(
+    worker_id: String,
+    admission: Arc<Admission>,
+    settler: Settler,
+    room: Room,
+) -> Sweeper<Conclude> {
+    let ledger = settler.ledger.clone();
+    let metrics = settler.metrics.clone();
+    let conclude: Conclude = Box::new(move |swept| {
+        let (admission, settler, room) = (admission.clone(), settler.clone(), room.clone());
+        Box::pin(async move {
+            settler
+                .settle(finish(swept, &admission, &settler, &room))
+                .await;
+            Ok(())
+        })
+    });
+    Sweeper {
+        jetstream: ledger.jetstream().clone(),
+        subjects: ledger.subjects().clone(),
+        worker_id,
+        metrics,
+        ages: Ages::default(),
+        conclude,
+    }
+}
+
+fn finish(swept: SweptJob, admission: &Admission, settler: &Settler, room: &Room) -> Finished {
+    let status = match swept.verdict {
+        SweepVerdict::UnknownModel => Status::Error,
+        SweepVerdict::TooOld => Status::Expired,
+    };
+    let queued = Queued {
+        stream: swept.stream,
+        sequence: swept.sequence,
+        attempt: 1,
+        published_unix_ms: swept.published_unix_ms,
+        ack: None,
+        recorded: swept.subject.kind == QueueKind::Job,
+    };
+    let (job, _) = admission.identify(Delivery {
+        hold: room.enter(&swept.subject.model, swept.body.len(), None),
+        origin: Origin::Queue(queued),
+        model: swept.subject.model,
+        lane: swept.subject.lane,
+        headers: swept.headers,
+        body: swept.body,
+        received: Instant::now(),
+    });
+    let outcome = settler.author.failure(&job, status, swept.failure, None);
+    Finished {
+        job,
+        verdict: Verdict::Commit(outcome),
+    }
+}

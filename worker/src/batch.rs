@@ -1,0 +1,360 @@
+//! Groups work that can share one forward pass: same version, same shape but for the rows.
+//!
+//! Work-conserving: an idle executor takes what is here, a busy one lets rows gather. An executor
+//! asks before a batch is chosen, so late work can still join it. Between models the one that has had
+//! least executor time is next; between lanes 8:4:1; within a lane the earliest deadline first. Work
+//! larger than a batch is taken piece by piece. Work that nobody waits for any more is dropped.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use inferq_schemas::subjects::{Lane, ModelName};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::BatchLimits;
+use crate::disposition::JobError;
+use crate::fair::FairShare;
+use crate::job::Deadline;
+use crate::metrics::CloseReason;
+use crate::models::Version;
+use crate::work::{Rows, Work};
+
+/// Rows that run together.
+#[derive(Debug)]
+pub struct Batch {
+    /// The version that runs them.
+    pub version: Arc<Version>,
+    /// Units of each work, in order.
+    pub slices: Vec<Slice>,
+    /// Why it was closed.
+    pub close: CloseReason,
+}
+
+/// Some units of one work.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    /// The work.
+    pub work: Arc<Work>,
+    /// Which of its units.
+    pub units: Range<usize>,
+}
+
+impl Batch {
+    /// Rows of all slices together.
+    pub fn rows(&self) -> usize {
+        self.slices
+            .iter()
+            .map(|slice| slice.work.row_count(&slice.units))
+            .sum()
+    }
+}
+
+/// An executor that has nothing to do.
+#[derive(Debug)]
+pub struct Idle {
+    /// Where it waits for a batch.
+    pub slot: oneshot::Sender<Batch>,
+    /// What it did last, and how long that took.
+    pub last: Option<(ModelName, Duration)>,
+}
+
+/// Runs the stage until its input closes and all work has gone to an executor.
+pub async fn run(
+    mut work: mpsc::Receiver<Arc<Work>>,
+    mut idle: mpsc::Receiver<Idle>,
+    limits: BatchLimits,
+) {
+    let mut waiting = Waiting::new(limits);
+    let mut executors: Vec<Idle> = Vec::new();
+    let mut open = true;
+    loop {
+        while !executors.is_empty() && (waiting.is_due(Instant::now()) || !open) {
+            let Some(batch) = waiting.take() else { break };
+            let Some(executor) = executors.pop() else {
+                break;
+            };
+            if let Err(batch) = executor.slot.send(batch) {
+                // That executor is gone; its jobs come again.
+                batch
+                    .slices
+                    .iter()
+                    .for_each(|slice| slice.work.fail(JobError::Stopping));
+            }
+        }
+        if !open && waiting.is_empty() {
+            return;
+        }
+        let due = (!executors.is_empty()).then(|| waiting.due_at()).flatten();
+        tokio::select! {
+            next = work.recv(), if open => match next {
+                Some(work) => waiting.push(work),
+                None => open = false,
+            },
+            next = idle.recv() => match next {
+                Some(executor) => {
+                    if let Some((model, took)) = &executor.last {
+                        waiting.charge(model, *took);
+                    }
+                    executors.push(executor);
+                }
+                None => return,
+            },
+            () = sleep_until(due), if due.is_some() => {}
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due.into()).await;
+    }
+}
+
+/// Work of one version and shape.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct GroupKey {
+    model: ModelName,
+    version: usize,
+    /// Shapes of the inputs without their rows; empty for work that runs alone.
+    shapes: Vec<Vec<usize>>,
+}
+
+/// Place in a lane: the earliest deadline first, those without one last, then in order of arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Order {
+    without_deadline: bool,
+    deadline: Option<Deadline>,
+    id: u64,
+}
+
+#[derive(Debug)]
+struct Item {
+    work: Arc<Work>,
+    /// The first unit that no batch has taken.
+    next: usize,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    lanes: BTreeMap<Lane, BTreeSet<Order>>,
+    units: usize,
+}
+
+/// What waits for an executor. Needs no runtime.
+#[derive(Debug)]
+struct Waiting {
+    limits: BatchLimits,
+    items: HashMap<u64, Item>,
+    groups: BTreeMap<GroupKey, Group>,
+    models: FairShare<ModelName>,
+    lanes: FairShare<(ModelName, Lane)>,
+    arrivals: u64,
+}
+
+impl Waiting {
+    fn new(limits: BatchLimits) -> Self {
+        Self {
+            limits,
+            items: HashMap::new(),
+            groups: BTreeMap::new(),
+            models: FairShare::new(),
+            lanes: FairShare::new(),
+            arrivals: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    fn push(&mut self, work: Arc<Work>) {
+        self.arrivals += 1;
+        let group = self.groups.entry(group_key(&work)).or_default();
+        group
+            .lanes
+            .entry(work.lane)
+            .or_default()
+            .insert(order(&work, self.arrivals));
+        group.units += work.units();
+        self.items.insert(self.arrivals, Item { work, next: 0 });
+    }
+
+    fn charge(&mut self, model: &ModelName, took: Duration) {
+        self.models.charge(model, took.as_secs_f64() * 1e6, 1);
+    }
+
+    /// Whether an idle executor should take a batch now.
+    fn is_due(&self, now: Instant) -> bool {
+        self.due_at().is_some_and(|due| due <= now)
+    }
+
+    /// When the longest waiting item has waited long enough, or now if a batch is full.
+    fn due_at(&self) -> Option<Instant> {
+        let oldest = self.items.values().map(|item| item.work.queued).min()?;
+        let full = self
+            .groups
+            .values()
+            .any(|group| group.units >= self.limits.max_batch_rows.get());
+        Some(if full {
+            oldest
+        } else {
+            oldest + self.limits.batch_wait
+        })
+    }
+
+    /// The next batch.
+    fn take(&mut self) -> Option<Batch> {
+        self.drop_abandoned();
+        let model = self.models.pick(
+            self.groups
+                .keys()
+                .map(|key| key.model.clone())
+                .collect::<BTreeSet<_>>(),
+        )?;
+        let lanes = self
+            .groups
+            .iter()
+            .filter(|(key, _)| key.model == model)
+            .flat_map(|(_, group)| group.lanes.keys().copied());
+        let candidates: BTreeSet<Lane> = lanes.collect();
+        let (_, lane) = self
+            .lanes
+            .pick(candidates.into_iter().map(|lane| (model.clone(), lane)))?;
+        let of_model = self.groups.iter().filter(|(key, _)| key.model == model);
+        let key = of_model
+            .filter_map(|(key, group)| Some((group.lanes.get(&lane)?.first()?, key)))
+            .min()
+            .map(|(_, key)| key.clone())?;
+        let batch = self.fill(&key, lane)?;
+        self.lanes
+            .charge(&(model, lane), batch.rows() as f64, lane.weight());
+        // Until the executor reports what the batch took, its rows stand for their time: a busy model
+        // must not win every idle executor of the moment.
+        self.models.charge(&key.model, batch.rows() as f64, 1);
+        Some(batch)
+    }
+
+    /// Fills a batch from `lane` first and then from the others, high before low.
+    fn fill(&mut self, key: &GroupKey, lane: Lane) -> Option<Batch> {
+        let most = self.limits.max_batch_rows.get();
+        let mut slices: Vec<Slice> = Vec::new();
+        let mut units = 0;
+        let mut lanes = vec![lane];
+        lanes.extend(Lane::ALL.into_iter().filter(|other| *other != lane));
+        for lane in lanes {
+            while units < most {
+                let Some(slice) = self.take_slice(key, lane, most - units) else {
+                    break;
+                };
+                units += slice.units.len();
+                let alone = slice.work.rows == Rows::Whole;
+                slices.push(slice);
+                if alone {
+                    return batch(slices, CloseReason::Alone);
+                }
+            }
+        }
+        let close = if units >= most {
+            CloseReason::Full
+        } else if self.limits.batch_wait.is_zero() {
+            CloseReason::Idle
+        } else {
+            CloseReason::Wait
+        };
+        batch(slices, close)
+    }
+
+    /// Up to `most` units of the first item of `lane`; an item that is used up leaves.
+    fn take_slice(&mut self, key: &GroupKey, lane: Lane, most: usize) -> Option<Slice> {
+        let group = self.groups.get_mut(key)?;
+        let orders = group.lanes.get_mut(&lane)?;
+        let order = *orders.first()?;
+        let item = self.items.get_mut(&order.id)?;
+        let end = item.work.units().min(item.next + most);
+        let slice = Slice {
+            work: item.work.clone(),
+            units: item.next..end,
+        };
+        item.next = end;
+        group.units -= slice.units.len();
+        if end == slice.work.units() {
+            self.items.remove(&order.id);
+            orders.remove(&order);
+            if orders.is_empty() {
+                group.lanes.remove(&lane);
+            }
+            if group.lanes.is_empty() {
+                self.groups.remove(key);
+            }
+        }
+        Some(slice)
+    }
+
+    fn drop_abandoned(&mut self) {
+        let gone: Vec<u64> = self
+            .items
+            .iter()
+            .filter(|(_, item)| item.work.is_abandoned())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            let Some(item) = self.items.remove(&id) else {
+                continue;
+            };
+            let key = group_key(&item.work);
+            if let Some(group) = self.groups.get_mut(&key) {
+                group.units -= item.work.units() - item.next;
+                if let Some(orders) = group.lanes.get_mut(&item.work.lane) {
+                    orders.remove(&order(&item.work, id));
+                }
+                group.lanes.retain(|_, orders| !orders.is_empty());
+                if group.lanes.is_empty() {
+                    self.groups.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+fn batch(slices: Vec<Slice>, close: CloseReason) -> Option<Batch> {
+    let version = slices.first()?.work.version.clone();
+    Some(Batch {
+        version,
+        slices,
+        close,
+    })
+}
+
+fn order(work: &Work, id: u64) -> Order {
+    Order {
+        without_deadline: work.deadline.is_none(),
+        deadline: work.deadline,
+        id,
+    }
+}
+
+fn group_key(work: &Work) -> GroupKey {
+    let shapes = match work.rows {
+        Rows::Whole => Vec::new(),
+        Rows::Some(_) => work
+            .inputs
+            .iter()
+            .map(|input| input.shape[1..].to_vec())
+            .collect(),
+    };
+    GroupKey {
+        model: work.version.model.clone(),
+        version: version_id(&work.version),
+        shapes,
+    }
+}
+
+/// Tells loaded versions apart, also two loads of the same number.
+fn version_id(version: &Arc<Version>) -> usize {
+    Arc::as_ptr(version).addr()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+use std::num::NonZeroUsize;
+
+use tokio::sync::oneshot::Receiver;
+use tracing::Span;
+
+use super::*;
+use crate::execute;
+use crate::metrics::Metrics;
+use crate::testing::{self, double};
+use crate::work::Computed;
+
+type Answer = Receiver<Result<Computed, JobError>>;
+
+fn limits(rows: usize, wait: Duration) -> BatchLimits {
+    BatchLimits {
+        max_batch_rows: NonZeroUsize::new(rows).expect("more than none"),
+        batch_wait: wait,
+    }
+}
+
+fn by_row(
+    version: &Arc<Version>,
+    values: &[f32],
+    lane: Lane,
+    deadline: Option<Deadline>,
+) -> (Arc<Work>, Answer) {
+    let rows = Rows::Some((0..values.len()).collect());
+    Work::new(
+        version.clone(),
+        testing::input(values),
+        rows,
+        (lane, deadline, Span::none()),
+    )
+}
+
+fn rows(version: &Arc<Version>, values: &[f32]) -> (Arc<Work>, Answer) {
+    by_row(version, values, Lane::Normal, None)
+}
+
+/// A waiting set and the receivers that keep its work alive.
+fn waiting(rows: usize, work: Vec<(Arc<Work>, Answer)>) -> (Waiting, Vec<Answer>) {
+    let mut waiting = Waiting::new(limits(rows, Duration::ZERO));
+    let answers = work
+        .into_iter()
+        .map(|(work, answer)| {
+            waiting.push(work);
+            answer
+        })
+        .collect();
+    (waiting, answers)
+}
+
+fn sizes(batch: &Batch) -> Vec<usize> {
+    batch.slices.iter().map(|slice| slice.units.len()).collect()
+}
+
+#[test]
+fn rows_of_several_jobs_share_a_batch() {
+    let version = testing::version("a", Ok(()), double);
+    let (mut waiting, _answers) = waiting(
+        32,
+        vec![rows(&version, &[1.0]), rows(&version, &[2.0, 3.0])],
+    );
+    let batch = waiting.take().expect("work is waiting");
+    assert_eq!(
+        (sizes(&batch), batch.close),
+        (vec![1, 2], CloseReason::Idle)
+    );
+    assert!(waiting.is_empty());
+}
+
+#[test]
+fn a_job_larger_than_a_batch_is_taken_piece_by_piece() {
+    let version = testing::version("a", Ok(()), double);
+    let (mut waiting, _answers) = waiting(4, vec![rows(&version, &[0.0; 10])]);
+    let taken: Vec<(Vec<usize>, CloseReason)> = std::iter::from_fn(|| waiting.take())
+        .map(|batch| (sizes(&batch), batch.close))
+        .collect();
+    assert_eq!(
+        taken,
+        [
+            (vec![4], CloseReason::Full),
+            (vec![4], CloseReason::Full),
+            (vec![2], CloseReason::Idle)
+        ]
+    );
+}
+
+#[test]
+fn versions_never_share_a_batch() {
+    let (old, new) = (
+        testing::version("a", Ok(()), double),
+        testing::version("a", Ok(()), double),
+    );
+    let (mut waiting, _answers) = waiting(32, vec![rows(&old, &[1.0]), rows(&new, &[2.0])]);
+    assert_eq!(sizes(&waiting.take().expect("one version")), [1]);
+    assert_eq!(sizes(&waiting.take().expect("the other")), [1]);
+}
+
+#[test]
+fn a_job_without_batch_proof_runs_alone() {
+    let version = testing::version("a", Err("mean over rows".into()), double);
+    let whole = |values: &[f32]| {
+        Work::new(
+            version.clone(),
+            testing::input(values),
+            Rows::Whole,
+            (Lane::Normal, None, Span::none()),
+        )
+    };
+    let (mut waiting, _answers) = waiting(32, vec![whole(&[1.0, 2.0]), whole(&[3.0])]);
+    let batch = waiting.take().expect("work is waiting");
+    assert_eq!((batch.rows(), batch.close), (2, CloseReason::Alone));
+}
+
+#[test]
+fn the_earliest_deadline_leaves_first_and_none_last() {
+    let version = testing::version("a", Ok(()), double);
+    let at = |seconds| Some(Deadline(Instant::now() + Duration::from_secs(seconds)));
+    let work = vec![
+        by_row(&version, &[0.0], Lane::Normal, None),
+        by_row(&version, &[9.0], Lane::Normal, at(9)),
+        by_row(&version, &[3.0], Lane::Normal, at(3)),
+    ];
+    let (mut waiting, _answers) = waiting(32, work);
+    let batch = waiting.take().expect("work is waiting");
+    let order: Vec<f32> = batch
+        .slices
+        .iter()
+        .map(|slice| slice.work.inputs[0].to_f32().expect("f32")[0])
+        .collect();
+    assert_eq!(order, [3.0, 9.0, 0.0]);
+}
+
+#[test]
+fn lanes_of_a_busy_model_leave_eight_to_four_to_one() {
+    let version = testing::version("a", Ok(()), double);
+    let mut work = Vec::new();
+    for lane in Lane::ALL {
+        work.extend((0..1300).map(|_| by_row(&version, &[1.0], lane, None)));
+    }
+    let (mut waiting, _answers) = waiting(1, work);
+    let mut counts: HashMap<Lane, usize> = HashMap::new();
+    for _ in 0..1300 {
+        *counts
+            .entry(waiting.take().expect("work is waiting").slices[0].work.lane)
+            .or_default() += 1;
+    }
+    assert_eq!(Lane::ALL.map(|lane| counts[&lane]), [800, 400, 100]);
+}
+
+#[test]
+fn executor_time_is_shared_between_models_not_batches() {
+    let (slow, fast) = (
+        testing::version("slow", Ok(()), double),
+        testing::version("fast", Ok(()), double),
+    );
+    let work = (0..400)
+        .flat_map(|_| [rows(&slow, &[1.0]), rows(&fast, &[1.0])])
+        .collect();
+    let (mut waiting, _answers) = waiting(1, work);
+    let mut time: HashMap<ModelName, Duration> = HashMap::new();
+    for _ in 0..220 {
+        let batch = waiting.take().expect("work is waiting");
+        let took = Duration::from_millis(if batch.version.model.as_str() == "slow" {
+            10
+        } else {
+            1
+        });
+        waiting.charge(&batch.version.model, took);
+        *time.entry(batch.version.model.clone()).or_default() += took;
+    }
+    let (slow, fast) = (
+        time[&slow.model].as_secs_f64(),
+        time[&fast.model].as_secs_f64(),
+    );
+    assert!(
+        (slow / fast - 1.0).abs() < 0.1,
+        "slow had {slow} s, fast {fast} s"
+    );
+}
+
+#[test]
+fn work_that_nobody_waits_for_is_dropped() {
+    let version = testing::version("a", Ok(()), double);
+    let (mut waiting, mut answers) =
+        waiting(32, vec![rows(&version, &[1.0]), rows(&version, &[2.0])]);
+    answers.remove(0);
+    assert_eq!(sizes(&waiting.take().expect("one is left")), [1]);
+    assert!(waiting.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_job_leaves_when_its_wait_is_over() {
+    let wait = Duration::from_millis(4);
+    let version = testing::version("a", Ok(()), double);
+    let mut waiting = Waiting::new(limits(8, wait));
+    let (work, _answer) = rows(&version, &[1.0]);
+    let queued = work.queued;
+    waiting.push(work);
+    assert!(!waiting.is_due(queued));
+    assert!(waiting.is_due(queued + wait));
+    let (more, _answer) = rows(&version, &[0.0; 7]);
+    waiting.push(more);
+    assert!(
+        waiting.is_due(Instant::now()),
+        "a full batch waits for nothing"
+    );
+}
+
+/// Runs `work` through the stage and one real executor thread.
+async fn computed(rows: usize, work: Vec<(Arc<Work>, Answer)>) -> Vec<Result<Vec<f32>, String>> {
+    let (work_in, work_out) = mpsc::channel(work.len().max(1));
+    let (idle_in, idle) = mpsc::channel(1);
+    execute::start(1, &idle_in, &Metrics::new()).expect("a thread");
+    drop(idle_in);
+    let stage = tokio::spawn(run(work_out, idle, limits(rows, Duration::ZERO)));
+    let mut answers = Vec::new();
+    for (work, answer) in work {
+        work_in.send(work).await.expect("the stage is running");
+        answers.push(answer);
+    }
+    drop(work_in);
+    stage.await.expect("the stage does not panic");
+    let mut values = Vec::new();
+    for answer in answers {
+        let computed = answer.await.expect("an answer");
+        values.push(
+            computed
+                .map(|computed| computed.outputs[0].to_f32().expect("f32"))
+                .map_err(|error| error.to_string()),
+        );
+    }
+    values
+}
+
+#[tokio::test]
+async fn every_job_gets_its_own_rows_back() {
+    let version = testing::version("a", Ok(()), double);
+    let work = (0..50u8)
+        .map(|job| rows(&version, &vec![f32::from(job); usize::from(job % 7) + 1]))
+        .collect();
+    for (job, answer) in (0u8..).zip(computed(8, work).await) {
+        assert_eq!(
+            answer,
+            Ok(vec![f32::from(job) * 2.0; usize::from(job % 7) + 1])
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_guilty_row_fails_alone() {
+    let version = testing::version("a", Ok(()), |values| {
+        if values.contains(&13.0) {
+            return Err(inferq_engine::RunError::Model("thirteen".into()));
+        }
+        double(values)
+    });
+    let work = (0..30u8)
+        .map(|job| rows(&version, &[f32::from(job)]))
+        .collect();
+    for (job, answer) in (0u8..).zip(computed(32, work).await) {
+        assert_eq!(answer.is_err(), job == 13, "job {job}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_panicking_model_takes_no_other_job_and_no_thread_with_it() {
+    let version = testing::version("a", Ok(()), |values| {
+        assert!(!values.contains(&13.0), "thirteen");
+        double(values)
+    });
+    let work = [12.0, 13.0, 14.0]
+        .map(|value| rows(&version, &[value]))
+        .into();
+    let answers = computed(32, work).await;
+    assert_eq!(
+        (&answers[0], &answers[2]),
+        (&Ok(vec![24.0]), &Ok(vec![28.0]))
+    );
+    assert!(
+        answers[1]
+            .as_ref()
+            .is_err_and(|error| error.contains("thirteen")),
+        "{:?}",
+        answers[1]
+    );
+}

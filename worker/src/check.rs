@@ -1,0 +1,318 @@
+//! `inferq-worker check`: what a worker would make of a model, without a queue.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use inferq_engine::{BatchProof, LoadLimits, Model};
+use inferq_schemas::subjects::ModelName;
+use inferq_schemas::tensor::TensorSpec;
+use serde::Serialize;
+
+use crate::config::ByteSize;
+use crate::models::Version;
+use crate::models::layout::{MODEL_FILE, file_name, subfolders, version_number};
+use crate::models::load::{Loader, VersionError, load_version, onnx_loader};
+use crate::models::specs::wire_spec;
+
+/// Checks what lies at `path` and prints a report for each version; fails if one does not load.
+pub fn run(path: &Path, json: bool) -> ExitCode {
+    let loader = onnx_loader(LoadLimits::default());
+    let mut code = ExitCode::SUCCESS;
+    let targets = targets(path);
+    if targets.is_empty() {
+        let path = path.display();
+        eprintln!(
+            "nothing to check at `{path}`: name an ONNX file, or a folder with <name>/<version>/{MODEL_FILE}"
+        );
+        return ExitCode::FAILURE;
+    }
+    for target in targets {
+        let report = Report::of(&target, &loader);
+        if report.error.is_some() {
+            code = ExitCode::FAILURE;
+        }
+        let text = if json { report.json() } else { report.text() };
+        // A reader that went away has seen what it wanted to.
+        if writeln!(std::io::stdout(), "{text}").is_err() {
+            break;
+        }
+    }
+    code
+}
+
+/// One thing to check.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    File(PathBuf),
+    Version {
+        model: String,
+        number: u64,
+        folder: PathBuf,
+    },
+}
+
+/// The versions at `path`, whichever of the four kinds of place it is.
+fn targets(path: &Path) -> Vec<Target> {
+    if path.is_file() {
+        return vec![Target::File(path.to_owned())];
+    }
+    // `.` and `..` have no name of their own.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if let Some(version) = as_version(&path) {
+        return vec![version];
+    }
+    let children = subfolders(&path).unwrap_or_default();
+    let versions: Vec<Target> = children
+        .iter()
+        .filter_map(|child| as_version(child))
+        .collect();
+    if !versions.is_empty() {
+        return versions;
+    }
+    let models = children
+        .iter()
+        .flat_map(|model| subfolders(model).unwrap_or_default());
+    models.filter_map(|folder| as_version(&folder)).collect()
+}
+
+fn as_version(folder: &Path) -> Option<Target> {
+    let number = version_number(&file_name(folder))?;
+    let model = file_name(folder.parent()?);
+    folder.join(MODEL_FILE).is_file().then(|| Target::Version {
+        model,
+        number,
+        folder: folder.to_owned(),
+    })
+}
+
+/// What was found out, as it is printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    path: String,
+    loads: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    found: Option<Found>,
+}
+
+#[derive(Debug, Serialize)]
+struct Found {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    /// Whether the engine proved rows to be independent.
+    proven: bool,
+    /// Whether a worker batches it, after `model.toml`.
+    batching: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batching_refused: Option<String>,
+    deterministic: bool,
+    cacheable: bool,
+    memory_bytes: u64,
+    device: String,
+    load_seconds: f64,
+}
+
+impl Report {
+    fn of(target: &Target, loader: &Loader) -> Self {
+        let started = Instant::now();
+        let (path, found) = match target {
+            Target::File(path) => {
+                let found = loader(path).map_err(VersionError::from);
+                (
+                    path,
+                    found
+                        .map(|model| Found::of_model(model.as_ref(), started.elapsed()))
+                        .map_err(|error| error.full_text()),
+                )
+            }
+            Target::Version {
+                model,
+                number,
+                folder,
+            } => {
+                let version = ModelName::new(model)
+                    .map_err(|error| error.to_string())
+                    .and_then(|model| {
+                        load_version(&model, *number, folder, loader)
+                            .map_err(|error| error.full_text())
+                    });
+                (
+                    folder,
+                    version.map(|version| Found::of_version(&version, started.elapsed())),
+                )
+            }
+        };
+        let path = path.display().to_string();
+        match found {
+            Ok(found) => Self {
+                path,
+                loads: true,
+                error: None,
+                found: Some(found),
+            },
+            Err(error) => Self {
+                path,
+                loads: false,
+                error: Some(error),
+                found: None,
+            },
+        }
+    }
+
+    fn json(&self) -> String {
+        serde_json::to_string(self).expect("plain values are always JSON")
+    }
+
+    fn text(&self) -> String {
+        let (verdict, mut lines) = match (&self.found, &self.error) {
+            (Some(found), _) => ("loads", found.lines()),
+            (None, Some(error)) => ("does not load", error.lines().map(str::to_owned).collect()),
+            (None, None) => ("nothing found", Vec::new()),
+        };
+        lines.insert(0, format!("{}: {verdict}", self.path));
+        lines.join("\n  ")
+    }
+}
+
+impl Found {
+    fn of_model(model: &dyn Model, took: Duration) -> Self {
+        let refused = match model.batch_proof() {
+            BatchProof::Proven => None,
+            BatchProof::Refused { tensor, reason } => Some(format!("`{tensor}`: {reason}")),
+        };
+        Self {
+            model: None,
+            version: None,
+            digest: None,
+            inputs: model.inputs().iter().map(wire_spec).collect(),
+            outputs: model.outputs().iter().map(wire_spec).collect(),
+            proven: refused.is_none(),
+            batching: refused.is_none(),
+            batching_refused: refused,
+            deterministic: model.is_deterministic(),
+            cacheable: model.is_deterministic(),
+            memory_bytes: model.memory_bytes(),
+            device: model.device_class().to_owned(),
+            load_seconds: took.as_secs_f64(),
+        }
+    }
+
+    fn of_version(version: &Version, took: Duration) -> Self {
+        Self {
+            model: Some(version.model.to_string()),
+            version: Some(version.number),
+            digest: Some(version.digest.to_string()),
+            batching: version.batching.is_ok(),
+            batching_refused: version.batching.clone().err(),
+            cacheable: version.cacheable,
+            ..Self::of_model(version.engine.as_ref(), took)
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let batching = match (&self.batching_refused, self.proven) {
+            (None, true) => {
+                "yes, proven: a row's answer does not depend on its neighbours".to_owned()
+            }
+            (None, false) => "yes, trusted without proof".to_owned(),
+            (Some(reason), _) => format!("no, each job runs by itself; {reason}"),
+        };
+        let cache = match (self.cacheable, self.deterministic) {
+            (true, _) => "yes",
+            (false, true) => "no, switched off in model.toml",
+            (false, false) => "no, it draws random numbers",
+        };
+        let mut lines: Vec<String> = Vec::new();
+        lines.extend(self.inputs.iter().map(|spec| format!("input   {spec}")));
+        lines.extend(self.outputs.iter().map(|spec| format!("output  {spec}")));
+        lines.push(format!("batched {batching}"));
+        lines.push(format!("cached  {cache}"));
+        lines.push(format!(
+            "memory  {} of constants",
+            ByteSize(self.memory_bytes)
+        ));
+        lines.push(format!(
+            "device  {}, loaded in {:.2} s",
+            self.device, self.load_seconds
+        ));
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::load::testing::loader;
+    use std::fs;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        for (file, content) in files {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().expect("inside the root")).expect("writable");
+            fs::write(path, content).expect("writable");
+        }
+        root
+    }
+
+    #[test]
+    fn a_file_a_version_a_model_and_a_folder_of_models_can_be_checked() {
+        let root = folder(&[
+            ("a/1/model.onnx", ""),
+            ("a/2/model.onnx", ""),
+            ("b/1/model.onnx", ""),
+            ("b/notes/x", ""),
+        ]);
+        let found = |path: &str| targets(&root.path().join(path)).len();
+        assert_eq!(
+            (
+                found("a/1/model.onnx"),
+                found("a/1"),
+                found("a"),
+                found(""),
+                found("b/notes")
+            ),
+            (1, 1, 2, 3, 0)
+        );
+        assert!(
+            matches!(&targets(&root.path().join("a/2"))[..], [Target::Version { model, number: 2, .. }] if model == "a")
+        );
+    }
+
+    #[test]
+    fn the_report_tells_signature_batching_and_what_is_wrong() {
+        let root = folder(&[
+            ("m/1/model.onnx", "fine"),
+            ("m/2/model.onnx", "broken"),
+            ("m/1/model.toml", "[batching]\nenabled = false"),
+        ]);
+        let reports: Vec<Report> = targets(root.path())
+            .iter()
+            .map(|target| Report::of(target, &loader()))
+            .collect();
+        let text = reports[0].text();
+        assert!(
+            text.contains("input   x: FP32[?,2]") && text.contains("batching.enabled = false"),
+            "{text}"
+        );
+        let json: serde_json::Value = serde_json::from_str(&reports[0].json()).expect("it is JSON");
+        assert_eq!(
+            (&json["loads"], &json["proven"], &json["batching"]),
+            (&true.into(), &true.into(), &false.into())
+        );
+        let text = reports[1].text();
+        assert!(
+            text.contains("does not load") && text.contains("asked to fail"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! What a delivery holds from receipt to settlement: room in this worker, and the server's patience.
+//!
+//! Both are given back by one guard, so that no way out of the pipeline, a panic included, keeps them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use inferq_schemas::subjects::ModelName;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+
+/// How much a worker takes in before it settles something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomLimits {
+    /// Most deliveries held.
+    pub jobs: usize,
+    /// Most bytes of bodies held.
+    pub bytes: usize,
+}
+
+/// Room for deliveries, counted per model, and the acknowledgement subjects of what is inside.
+#[derive(Clone)]
+pub struct Room {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    limits: RoomLimits,
+    held: Mutex<Held>,
+    changed: Notify,
+    metrics: Metrics,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    next: u64,
+    jobs: usize,
+    bytes: usize,
+    by_model: HashMap<ModelName, usize>,
+    leases: HashMap<u64, Lease>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    ack: String,
+    renewed: Instant,
+}
+
+impl Room {
+    /// An empty room.
+    pub fn new(limits: RoomLimits, metrics: Metrics) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                limits,
+                held: Mutex::default(),
+                changed: Notify::new(),
+                metrics,
+            }),
+        }
+    }
+
+    /// The limits it was made with.
+    pub fn limits(&self) -> RoomLimits {
+        self.shared.limits
+    }
+
+    /// Deliveries it can take now.
+    pub fn free_jobs(&self) -> usize {
+        self.shared
+            .limits
+            .jobs
+            .saturating_sub(self.shared.lock().jobs)
+    }
+
+    /// Bytes it can take now.
+    pub fn free_bytes(&self) -> usize {
+        self.shared
+            .limits
+            .bytes
+            .saturating_sub(self.shared.lock().bytes)
+    }
+
+    /// Deliveries held for `model`.
+    pub fn held_for(&self, model: &ModelName) -> usize {
+        self.shared.lock().by_model.get(model).copied().unwrap_or(0)
+    }
+
+    /// Takes a delivery in, full or not: what has arrived must be held. `ack` is the subject that
+    /// its progress acknowledgements go to, if it can be redelivered.
+    pub fn enter(&self, model: &ModelName, bytes: usize, ack: Option<String>) -> Hold {
+        let mut held = self.shared.lock();
+        held.next += 1;
+        let id = held.next;
+        held.jobs += 1;
+        held.bytes += bytes;
+        *held.by_model.entry(model.clone()).or_insert(0) += 1;
+        if let Some(ack) = ack {
+            held.leases.insert(
+                id,
+                Lease {
+                    ack,
+                    renewed: Instant::now(),
+                },
+            );
+        }
+        self.shared.report(&held);
+        drop(held);
+        Hold {
+            room: self.shared.clone(),
+            id,
+            model: model.clone(),
+            bytes,
+        }
+    }
+
+    /// Waits until something was given back since the last call.
+    pub async fn changed(&self) {
+        self.shared.changed.notified().await;
+    }
+
+    /// The acknowledgement subjects that were last renewed at least `age` ago; they count as renewed now.
+    pub fn due_for_progress(&self, age: Duration) -> Vec<String> {
+        let now = Instant::now();
+        let mut held = self.shared.lock();
+        let due = held
+            .leases
+            .values_mut()
+            .filter(|lease| now.duration_since(lease.renewed) >= age);
+        due.map(|lease| {
+            lease.renewed = now;
+            lease.ack.clone()
+        })
+        .collect()
+    }
+
+    /// The acknowledgement subjects of everything still held.
+    pub fn unsettled(&self) -> Vec<String> {
+        self.shared
+            .lock()
+            .leases
+            .values()
+            .map(|lease| lease.ack.clone())
+            .collect()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        // Counters stay consistent: no code that holds the lock can panic between two of them.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report(&self, held: &Held) {
+        self.metrics.in_flight(held.jobs, held.bytes);
+    }
+}
+
+/// One delivery's share of the room.
+pub struct Hold {
+    room: Arc<Shared>,
+    id: u64,
+    model: ModelName,
+    bytes: usize,
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hold")
+            .field("id", &self.id)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut held = self.room.lock();
+        held.jobs -= 1;
+        held.bytes -= self.bytes;
+        held.leases.remove(&self.id);
+        if let Some(count) = held.by_model.get_mut(&self.model) {
+            *count -= 1;
+            if *count == 0 {
+                held.by_model.remove(&self.model);
+            }
+        }
+        self.room.report(&held);
+        drop(held);
+        self.room.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room() -> Room {
+        Room::new(
+            RoomLimits {
+                jobs: 2,
+                bytes: 100,
+            },
+            Metrics::new(),
+        )
+    }
+
+    fn model() -> ModelName {
+        ModelName::new("digits").expect("a valid name")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_hold_gives_back_all_it_took() {
+        let room = room();
+        let hold = room.enter(&model(), 60, Some("ack".into()));
+        assert_eq!(
+            (room.free_jobs(), room.free_bytes(), room.held_for(&model())),
+            (1, 40, 1)
+        );
+        drop(hold);
+        assert_eq!(
+            (room.free_jobs(), room.free_bytes(), room.held_for(&model())),
+            (2, 100, 0)
+        );
+        assert!(room.unsettled().is_empty());
+        room.changed().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_overfull_room_has_no_room() {
+        let room = room();
+        let _holds: Vec<Hold> = (0..3).map(|_| room.enter(&model(), 60, None)).collect();
+        assert_eq!((room.free_jobs(), room.free_bytes()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_is_due_once_per_interval() {
+        let room = room();
+        let _hold = room.enter(&model(), 1, Some("ack".into()));
+        let interval = Duration::from_secs(10);
+        assert!(room.due_for_progress(interval).is_empty());
+        tokio::time::advance(interval).await;
+        assert_eq!(room.due_for_progress(interval), ["ack"]);
+        assert!(room.due_for_progress(interval).is_empty());
+    }
+}

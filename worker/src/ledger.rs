@@ -1,0 +1,372 @@
+//! Carries out the steps of a settlement on NATS: outcome, dead letter, reply, acknowledgement.
+//!
+//! Every method is one publish or one read with a time limit, and says whether it took place, was
+//! refused, or is unknown. What follows from that is decided in `settlement.rs`.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull::BatchConfig;
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::{self, ErrorCode as NatsErrorCode};
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use inferq_schemas::assets::Assets;
+use inferq_schemas::headers::{OutcomeHeaders, Status, dead, names};
+use inferq_schemas::identity::JobId;
+use inferq_schemas::subjects::{Lane, ModelName, Subjects};
+use tracing::{debug, warn};
+
+use crate::job::{Outcome, unix_ms_now};
+use crate::settlement::Event;
+
+/// Longest wait for the answer to one step. Longer than a leader election, shorter than ack_wait.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Room for what the client adds to a message: expected sequence and protocol line.
+const ENVELOPE_BYTES: usize = 256;
+
+/// The connection that settlements are written over.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    client: Client,
+    jetstream: jetstream::Context,
+    subjects: Subjects,
+    assets: Assets,
+}
+
+/// What a dead letter keeps of its job.
+#[derive(Debug)]
+pub struct DeadLetter<'a> {
+    /// The model its subject names.
+    pub model: &'a ModelName,
+    /// Its lane.
+    pub lane: Lane,
+    /// Its headers as they came.
+    pub headers: &'a HeaderMap,
+    /// Its body as it came.
+    pub body: &'a Bytes,
+}
+
+impl Ledger {
+    /// A ledger over `client`.
+    pub fn new(client: Client, subjects: Subjects) -> Self {
+        let mut jetstream = jetstream::new(client.clone());
+        jetstream.set_timeout(STEP_TIMEOUT);
+        let assets = Assets::new(&subjects);
+        Self {
+            client,
+            jetstream,
+            subjects,
+            assets,
+        }
+    }
+
+    /// COMMIT: writes `outcome` if the last one for its job has sequence `expected`, 0 for none.
+    /// With `keep` [`Keep::Status`] its outputs are left out.
+    pub async fn commit(&self, outcome: &Outcome, expected: u64, keep: Keep) -> Event<Outcome> {
+        let body = match keep {
+            Keep::Status if outcome.headers.status == Status::Ok => Bytes::new(),
+            Keep::Everything | Keep::Status => outcome.body.clone(),
+        };
+        let publish = PublishMessage::build()
+            .headers(header_map(outcome.headers.pairs()))
+            .payload(body)
+            .expected_last_subject_sequence(expected);
+        let subject = self.subjects.result(&outcome.headers.job_id);
+        match self.publish_expecting(subject, publish).await {
+            Published::At(sequence) => Event::Stands(Outcome {
+                sequence: Some(sequence),
+                ..outcome.clone()
+            }),
+            Published::Refused => Event::Refused,
+            Published::Unanswered => Event::Unanswered,
+        }
+    }
+
+    /// The outcome that stands for `job`.
+    pub async fn read(&self, job: &JobId) -> Result<Option<Outcome>, Unanswered> {
+        let stream = self
+            .jetstream
+            .get_stream_no_info(self.assets.results())
+            .await
+            .map_err(Unanswered::of)?;
+        let read = stream.direct_get_last_for_subject(self.subjects.result(job));
+        let message = match tokio::time::timeout(STEP_TIMEOUT, read)
+            .await
+            .map_err(Unanswered::of)?
+        {
+            Ok(message) => message,
+            Err(error) if error.kind() == jetstream::stream::DirectGetErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(error) => return Err(Unanswered::of(error)),
+        };
+        let headers =
+            OutcomeHeaders::parse(header_pairs(&message.headers)).map_err(Unanswered::of)?;
+        Ok(Some(Outcome {
+            headers,
+            body: message.payload,
+            sequence: Some(message.sequence),
+        }))
+    }
+
+    /// Publishes the dead letter of `outcome`, once.
+    pub async fn bury(&self, letter: &DeadLetter<'_>, outcome: &Outcome) -> Event<Outcome> {
+        let subject = self
+            .subjects
+            .dead(letter.model, letter.lane, &outcome.headers.job_id);
+        let headers = dead_headers(letter.headers, outcome);
+        let header_bytes: usize = header_pairs(&headers)
+            .map(|(name, value)| name.len() + value.len() + 4)
+            .sum();
+        let fits = letter.body.len() + header_bytes + ENVELOPE_BYTES <= self.max_payload();
+        if !fits {
+            warn!(job = %outcome.headers.job_id, bytes = letter.body.len(), "dead letter kept without its body, which does not fit beside the reason");
+        }
+        let publish = PublishMessage::build()
+            .headers(headers)
+            .payload(if fits {
+                letter.body.clone()
+            } else {
+                Bytes::new()
+            })
+            .expected_last_subject_sequence(0);
+        match self.publish_expecting(subject, publish).await {
+            // Refused: an earlier delivery has written it.
+            Published::At(_) | Published::Refused => Event::Done,
+            Published::Unanswered => Event::Unanswered,
+        }
+    }
+
+    /// Sends `outcome` to `address`. Nobody there is no failure: the requester has left.
+    pub async fn reply(&self, address: &str, outcome: &Outcome) -> Event<Outcome> {
+        let headers = header_map(outcome.headers.pairs());
+        let sent =
+            self.client
+                .publish_with_headers(address.to_owned(), headers, outcome.body.clone());
+        match tokio::time::timeout(STEP_TIMEOUT, sent).await {
+            Ok(Ok(())) => Event::Done,
+            Ok(Err(error))
+                if error.kind() == async_nats::client::PublishErrorKind::MaxPayloadExceeded =>
+            {
+                // It fitted into the outcome, so only the headers make the difference: rare, and final.
+                warn!(%error, "reply too large for the server, the outcome keeps it");
+                Event::Done
+            }
+            Ok(Err(error)) => unanswered("reply not sent", &error),
+            Err(_) => unanswered("reply not sent", &"the connection takes no more"),
+        }
+    }
+
+    /// Takes the message off the queue.
+    pub async fn acknowledge(&self, ack: &str) -> Event<Outcome> {
+        self.tell(ack, Bytes::from_static(b"+ACK")).await
+    }
+
+    /// Asks for another delivery after `delay`.
+    pub async fn retry(&self, ack: &str, delay: Duration) -> Event<Outcome> {
+        let verb = match delay {
+            Duration::ZERO => Bytes::from_static(b"-NAK"),
+            delay => Bytes::from(format!("-NAK {{\"delay\": {}}}", delay.as_nanos())),
+        };
+        self.tell(ack, verb).await
+    }
+
+    /// Tells the server that the message is being worked on.
+    pub async fn progress(&self, ack: &str) {
+        self.tell(ack, Bytes::from_static(b"+WPI")).await;
+    }
+
+    /// Asks `consumer` for messages; they and the server's word on the request come to `inbox`.
+    ///
+    /// # Errors
+    /// If the connection does not take the request.
+    pub async fn request_messages(
+        &self,
+        stream: &str,
+        consumer: &str,
+        request: &BatchConfig,
+        inbox: String,
+    ) -> Result<(), Unanswered> {
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+        let request = serde_json::to_vec(request).map_err(Unanswered::of)?;
+        let sent = self
+            .client
+            .publish_with_reply(subject, inbox, request.into());
+        tokio::time::timeout(STEP_TIMEOUT, sent)
+            .await
+            .map_err(Unanswered::of)?
+            .map_err(Unanswered::of)
+    }
+
+    /// One round trip: everything sent before it has reached the server when it returns.
+    pub async fn barrier(&self) -> Result<(), Unanswered> {
+        let inbox = self.client.new_inbox();
+        let round_trip = async {
+            let mut subscription = self
+                .client
+                .subscribe(inbox.clone())
+                .await
+                .map_err(Unanswered::of)?;
+            self.client
+                .publish(inbox, Bytes::new())
+                .await
+                .map_err(Unanswered::of)?;
+            futures::StreamExt::next(&mut subscription).await;
+            Ok(())
+        };
+        tokio::time::timeout(STEP_TIMEOUT, round_trip)
+            .await
+            .map_err(Unanswered::of)?
+    }
+
+    /// The JetStream context, for assets and consumers.
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+
+    /// The NATS connection.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Subjects under this deployment's prefix.
+    pub fn subjects(&self) -> &Subjects {
+        &self.subjects
+    }
+
+    /// Names of streams, buckets and consumers.
+    pub fn assets(&self) -> &Assets {
+        &self.assets
+    }
+
+    /// Largest message the server takes, headers included, in bytes.
+    pub fn max_payload(&self) -> usize {
+        self.client.server_info().max_payload
+    }
+
+    async fn tell(&self, ack: &str, verb: Bytes) -> Event<Outcome> {
+        match tokio::time::timeout(STEP_TIMEOUT, self.client.publish(ack.to_owned(), verb)).await {
+            Ok(Ok(())) => Event::Done,
+            Ok(Err(error)) => unanswered("acknowledgement not sent", &error),
+            Err(_) => unanswered("acknowledgement not sent", &"the connection takes no more"),
+        }
+    }
+
+    async fn publish_expecting(&self, subject: String, publish: PublishMessage) -> Published {
+        let attempt = async {
+            let ack: PublishAckFuture = self.jetstream.send_publish(subject, publish).await?;
+            ack.await
+        };
+        match tokio::time::timeout(STEP_TIMEOUT * 2, attempt).await {
+            Ok(Ok(ack)) => Published::At(ack.sequence),
+            Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => {
+                Published::Refused
+            }
+            Ok(Err(error)) if is_wrong_sequence(&error) => Published::Refused,
+            Ok(Err(error)) => {
+                warn!(%error, "a settlement was not written, trying again");
+                Published::Unanswered
+            }
+            Err(_) => {
+                warn!("a settlement had no answer, trying again");
+                Published::Unanswered
+            }
+        }
+    }
+}
+
+/// How a publish with an expected sequence went.
+enum Published {
+    At(u64),
+    Refused,
+    Unanswered,
+}
+
+/// How much of an `ok` outcome the results stream keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Headers and outputs.
+    Everything,
+    /// Headers alone: the outputs go to the reply (`Infer-Result: reply`).
+    Status,
+}
+
+/// Newer servers refuse with 10164 what older ones refuse with 10071.
+fn is_wrong_sequence(error: &jetstream::context::PublishError) -> bool {
+    let source = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<jetstream::Error>());
+    source.is_some_and(|source| {
+        [
+            NatsErrorCode::STREAM_WRONG_LAST_SEQUENCE,
+            NatsErrorCode(10164),
+        ]
+        .contains(&source.error_code())
+    })
+}
+
+fn unanswered(what: &'static str, error: &dyn std::fmt::Display) -> Event<Outcome> {
+    debug!(%error, what, "a settlement step had no answer");
+    Event::Unanswered
+}
+
+/// The server did not answer, or not in a way we understand.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unanswered(String);
+
+impl Unanswered {
+    pub(crate) fn of(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Original headers, less those that would steer the server, and why the job is here.
+fn dead_headers(original: &HeaderMap, outcome: &Outcome) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, values) in original.iter() {
+        let name_text = name.to_string();
+        if name_text.to_ascii_lowercase().starts_with("nats-") {
+            continue;
+        }
+        for value in values {
+            headers.append(name_text.as_str(), value.as_str());
+        }
+    }
+    if let Some(id) =
+        header_pairs(original).find(|(name, _)| name.eq_ignore_ascii_case(names::MSG_ID))
+    {
+        headers.insert(dead::MSG_ID, id.1);
+    }
+    if let Some(failure) = &outcome.headers.failure {
+        headers.insert(dead::CODE, failure.code.as_u16().to_string());
+        headers.insert(dead::REASON, failure.header_message());
+    }
+    if let Some(sequence) = outcome.sequence {
+        headers.insert(dead::OUTCOME, sequence.to_string());
+    }
+    headers.insert(dead::TIME, unix_ms_now().to_string());
+    headers.insert(names::JOB_ID, outcome.headers.job_id.as_str());
+    headers.insert(names::ATTEMPT, outcome.headers.attempt.to_string());
+    headers.insert(names::WORKER, outcome.headers.worker.as_str());
+    headers
+}
+
+/// Name and value of every header.
+pub fn header_pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    headers.iter().flat_map(|(name, values)| {
+        values
+            .iter()
+            .map(move |value| (name.as_ref(), value.as_str()))
+    })
+}
+
+/// Headers out of name and value pairs.
+pub fn header_map(pairs: impl IntoIterator<Item = (&'static str, String)>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        headers.insert(name, value);
+    }
+    headers
+}

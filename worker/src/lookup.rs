@@ -1,0 +1,345 @@
+//! Answers each job from what is known, and has only the rest computed.
+//!
+//! A task per job asks the cache, claims what nobody else is computing, sends that to `batch`, and
+//! waits for its own rows and for those that other jobs are computing just now. Models with batch
+//! proof are looked up row by row, all others as a whole. The task owns the job's deadline: when it
+//! passes, the job ends there and then, wherever its rows are.
+
+use std::sync::Arc;
+
+use inferq_schemas::Parameters;
+use inferq_schemas::cache_key::{CacheKey, CacheScope};
+use inferq_schemas::response::{CacheUse, InferResponse, ResponseParameters};
+use inferq_schemas::tensor::Tensor;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{Instrument, warn};
+
+use crate::admit::conclude;
+use crate::cache::Cache;
+use crate::disposition::JobError;
+use crate::job::{Admitted, Ask, Author, Finished, Job, Origin, Verdict, unix_ms_now};
+use crate::ledger::Ledger;
+use crate::lookup::flights::{Claim, Flights};
+use crate::metrics::Metrics;
+use crate::models::Version;
+use crate::models::settings::CacheScopeSetting;
+use crate::work::{Computed, Rows, Work, stack};
+
+mod entry;
+mod flights;
+
+/// Room for the headers of an outcome beside its body, in bytes.
+const HEADER_BYTES: usize = 4 * 1024;
+
+/// What looking up needs.
+pub struct Lookup {
+    /// Finished answers.
+    pub cache: Cache,
+    /// What is being computed.
+    pub flights: Flights,
+    /// Where new work goes.
+    pub work: mpsc::Sender<Arc<Work>>,
+    /// Knows how large an answer may be.
+    pub ledger: Ledger,
+    /// Writes answers.
+    pub author: Author,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+/// Runs the stage until its input closes and every job in it is answered.
+pub async fn run(
+    mut admitted: mpsc::Receiver<Admitted>,
+    lookup: Lookup,
+    finished: mpsc::Sender<Finished>,
+) {
+    let lookup = Arc::new(lookup);
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            next = admitted.recv() => match next {
+                Some(job) => {
+                    let (lookup, finished) = (lookup.clone(), finished.clone());
+                    tasks.spawn(async move {
+                        if finished.send(lookup.answer(job).await).await.is_err() {
+                            warn!("settlement has ended, the job comes again");
+                        }
+                    });
+                }
+                None => break,
+            },
+            Some(ended) = tasks.join_next() => if let Err(error) = ended {
+                warn!(%error, "a lookup stopped half-way, its job comes again");
+            },
+        }
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Outputs of one row, or of the whole job.
+type Known = Arc<Vec<Tensor>>;
+
+/// A job's outputs and where they came from.
+struct Answer {
+    outputs: Vec<Tensor>,
+    cache: CacheUse,
+    computed: Option<Computed>,
+}
+
+impl Lookup {
+    async fn answer(&self, admitted: Admitted) -> Finished {
+        let Admitted {
+            job,
+            version,
+            inputs,
+            ask,
+        } = admitted;
+        let span = job.span.clone();
+        let resolved = self.resolve(&job, &version, inputs, &ask).instrument(span);
+        let result = match job.deadline {
+            Some(deadline) => match tokio::time::timeout_at(deadline.0.into(), resolved).await {
+                Ok(result) => result,
+                Err(_) => Err(JobError::Expired),
+            },
+            None => resolved.await,
+        };
+        match result.and_then(|answer| self.outcome(&job, &version, ask, answer)) {
+            Ok(verdict) => Finished { job, verdict },
+            Err(error) => conclude(job, &error, &self.author),
+        }
+    }
+
+    async fn resolve(
+        &self,
+        job: &Job,
+        version: &Arc<Version>,
+        inputs: Vec<Tensor>,
+        ask: &Ask,
+    ) -> Result<Answer, JobError> {
+        let by_row = version.batching.is_ok();
+        let rows = inputs
+            .first()
+            .and_then(|input| input.shape.first())
+            .copied()
+            .unwrap_or(1);
+        if !version.cacheable || !job.headers.cache {
+            let asked = if by_row {
+                Rows::Some((0..rows).collect())
+            } else {
+                Rows::Whole
+            };
+            let mut computed = self.compute(job, version, inputs, asked).await?;
+            let outputs = select(std::mem::take(&mut computed.outputs), &ask.outputs);
+            return Ok(Answer {
+                outputs,
+                cache: CacheUse::Miss,
+                computed: Some(computed),
+            });
+        }
+        let keys = keys(job, version, &inputs, ask, by_row.then_some(rows));
+        let stored = self.cache.get_many(&version.digest, &keys).await;
+        let mut known: Vec<Option<Known>> = stored
+            .into_iter()
+            .map(|value| Some(Arc::new(entry::decode(&value?)?)))
+            .collect();
+        let mut last_computed = None;
+        let mut shared = 0;
+        while known.iter().any(Option::is_none) {
+            let (mut leads, mut follows) = (Vec::new(), Vec::new());
+            for (unit, _) in known
+                .iter()
+                .enumerate()
+                .filter(|(_, known)| known.is_none())
+            {
+                match self.flights.claim(keys[unit]) {
+                    Claim::Lead(lead) => leads.push((unit, lead)),
+                    Claim::Follow(follow) => follows.push((unit, follow)),
+                }
+            }
+            if !leads.is_empty() {
+                let asked = if by_row {
+                    Rows::Some(leads.iter().map(|(unit, _)| *unit).collect())
+                } else {
+                    Rows::Whole
+                };
+                let mut computed = self.compute(job, version, inputs.clone(), asked).await?;
+                let outputs = select(std::mem::take(&mut computed.outputs), &ask.outputs);
+                let answers = if by_row {
+                    split(&outputs)
+                } else {
+                    vec![outputs]
+                };
+                let mut entries = Vec::with_capacity(leads.len());
+                for ((unit, lead), answer) in leads.into_iter().zip(answers) {
+                    let answer = Arc::new(answer);
+                    entries.push((keys[unit], entry::encode(&answer)));
+                    lead.publish(answer.clone());
+                    known[unit] = Some(answer);
+                }
+                self.cache
+                    .put_many(&version.digest, entries, version.settings.cache.ttl);
+                last_computed = Some(computed);
+            }
+            for (unit, follow) in follows {
+                // A leader that failed leaves `None`; the next round claims its place.
+                if let Some(answer) = follow.wait().await {
+                    known[unit] = Some(answer);
+                    shared += 1;
+                }
+            }
+        }
+        self.metrics.cache_shared(shared);
+        let cache = match (&last_computed, shared) {
+            (Some(_), _) => CacheUse::Miss,
+            (None, 0) => CacheUse::Hit,
+            (None, _) => CacheUse::Shared,
+        };
+        let known: Vec<Known> = known.into_iter().flatten().collect();
+        let outputs = match known.as_slice() {
+            [only] => only.to_vec(),
+            many => stack(
+                &many
+                    .iter()
+                    .map(|known| known.as_slice())
+                    .collect::<Vec<_>>(),
+            )?,
+        };
+        Ok(Answer {
+            outputs,
+            cache,
+            computed: last_computed,
+        })
+    }
+
+    async fn compute(
+        &self,
+        job: &Job,
+        version: &Arc<Version>,
+        inputs: Vec<Tensor>,
+        rows: Rows,
+    ) -> Result<Computed, JobError> {
+        let terms = (job.lane, job.deadline, job.span.clone());
+        let (work, answer) = Work::new(version.clone(), inputs, rows, terms);
+        self.work.send(work).await.map_err(|_| JobError::Stopping)?;
+        answer.await.unwrap_or(Err(JobError::Stopping))
+    }
+
+    fn outcome(
+        &self,
+        job: &Job,
+        version: &Version,
+        ask: Ask,
+        answer: Answer,
+    ) -> Result<Verdict, JobError> {
+        let waited_in_queue = match &job.origin {
+            // Two clocks are compared here, so this is no better than their agreement.
+            Origin::Queue(queued) => {
+                let held_ms = u64::try_from(job.received.elapsed().as_millis()).unwrap_or(u64::MAX);
+                unix_ms_now()
+                    .saturating_sub(queued.published_unix_ms)
+                    .saturating_sub(held_ms)
+                    .saturating_mul(1000)
+            }
+            Origin::Rpc { .. } => 0,
+        };
+        let computed = answer.computed.as_ref();
+        let parameters = ResponseParameters {
+            queue_us: waited_in_queue,
+            batch_us: computed.map_or(0, |computed| micros(computed.batch_wait)),
+            compute_us: computed.map_or(0, |computed| micros(computed.compute)),
+            batch_rows: computed.map_or(0, |computed| computed.batch_rows as u64),
+            attempt: job.attempt(),
+            cache: answer.cache,
+            device: version.engine.device_class().to_owned(),
+        };
+        self.metrics.queue_wait(
+            &job.model,
+            std::time::Duration::from_micros(waited_in_queue),
+        );
+        let response = InferResponse {
+            model_name: job.model.to_string(),
+            model_version: version.number.to_string(),
+            id: ask.id,
+            parameters,
+            outputs: answer.outputs,
+        };
+        let body = response.encode(job.content_type, ask.form)?;
+        let limit = self.ledger.max_payload();
+        if body.len() + HEADER_BYTES > limit {
+            return Err(JobError::AnswerTooLarge {
+                bytes: body.len() + HEADER_BYTES,
+                limit,
+            });
+        }
+        Ok(Verdict::Commit(self.author.answer(
+            job,
+            version.number,
+            body,
+        )))
+    }
+}
+
+fn keys(
+    job: &Job,
+    version: &Version,
+    inputs: &[Tensor],
+    ask: &Ask,
+    rows: Option<usize>,
+) -> Vec<CacheKey> {
+    let settings = &version.settings.cache;
+    let tenant = match settings.scope {
+        CacheScopeSetting::Tenant => job.headers.tenant.as_deref(),
+        CacheScopeSetting::Global => None,
+    };
+    let relevant = ask
+        .parameters
+        .iter()
+        .filter(|(name, _)| settings.parameters.contains(name));
+    let parameters: Parameters = relevant
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let scope = CacheScope::new(&version.digest, tenant, &ask.outputs, &parameters);
+    match rows {
+        Some(rows) => (0..rows).map(|row| scope.row(inputs, row)).collect(),
+        None => vec![scope.whole(inputs)],
+    }
+}
+
+/// The outputs asked for, in the order asked for; all when nothing is.
+fn select(outputs: Vec<Tensor>, asked: &[String]) -> Vec<Tensor> {
+    if asked.is_empty() {
+        return outputs;
+    }
+    asked
+        .iter()
+        .filter_map(|name| outputs.iter().find(|output| output.name == *name).cloned())
+        .collect()
+}
+
+/// The rows of all outputs, each as tensors of one row.
+fn split(outputs: &[Tensor]) -> Vec<Vec<Tensor>> {
+    let mut rows: Vec<Vec<Tensor>> = Vec::new();
+    for output in outputs {
+        let mut shape = output.shape.clone();
+        if let Some(first) = shape.first_mut() {
+            *first = 1;
+        }
+        for (index, data) in output.split_rows().into_iter().enumerate() {
+            if index == rows.len() {
+                rows.push(Vec::with_capacity(outputs.len()));
+            }
+            rows[index].push(Tensor {
+                name: output.name.clone(),
+                datatype: output.datatype,
+                shape: shape.clone(),
+                data,
+            });
+        }
+    }
+    rows
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

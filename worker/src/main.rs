@@ -1,0 +1,36 @@
+//! Parses flags and environment, starts telemetry, runs the app, turns the result into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use inferq_worker::config::{Command, Config};
+use inferq_worker::{app, check, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    if let Some(Command::Check { path, json }) = &config.command {
+        return check::run(path, *json);
+    }
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("inferq-worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(config: Config) -> anyhow::Result<()> {
+    let checked = config.validate()?;
+    let telemetry = telemetry::start(&config.telemetry, &checked.worker_id)?;
+    let result = app::run(config, checked).await;
+    if let Err(error) = &result {
+        tracing::error!(error = format!("{error:#}"), "the worker failed");
+    }
+    telemetry.shutdown();
+    result
+}

@@ -1,0 +1,259 @@
+//! Owns all intake: takes from the queue exactly what this worker has room for.
+//!
+//! Each consumer has at most one request outstanding. A consumer not known to hold messages gets a
+//! waiting pull of one message, 5 s long; one that reported messages gets a non-waiting fetch
+//! of its fair share of the free room. All requests answer to one inbox. No request goes out
+//! while there is no room or while outcomes cannot be written, so at most one surplus message per
+//! consumer waits here under progress acknowledgements.
+//!
+//! Never a heartbeat on these requests: the client library stops listening after the first one.
+//! Only this stage watches the stop token. It then leaves the inbox, gives back what still arrives
+//! and closes its output, which ends the stages after it one by one.
+
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use async_nats::jetstream::{self, consumer::pull::BatchConfig};
+use futures::StreamExt;
+use inferq_schemas::subjects::QueueKind;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::hold::Room;
+use crate::job::{Delivery, Origin, Queued};
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::pull::consumers::Serving;
+use crate::pull::sources::{Ask, Grant, SourceId, Sources};
+use crate::settle::Gate;
+
+pub mod consumers;
+pub mod micro;
+pub mod rpc;
+mod sources;
+
+/// How long a waiting pull stays with the server. Short, since a lost one is noticed only after it.
+const WAIT: Duration = Duration::from_secs(5);
+/// How much longer than its expiry a request may stay unanswered before it counts as lost.
+const GUARD: Duration = Duration::from_secs(2);
+
+/// What pulling needs.
+pub struct Puller {
+    /// The connection, and where surplus is given back.
+    pub ledger: Ledger,
+    /// Room in this worker.
+    pub room: Room,
+    /// The consumers of the models it serves, as they come and go.
+    pub serving: watch::Receiver<Serving>,
+    /// Open while outcomes can be written.
+    pub gate: Gate,
+    /// Counts redeliveries.
+    pub metrics: Metrics,
+    /// Ends intake.
+    pub stop: CancellationToken,
+}
+
+/// Runs the stage until it is stopped.
+///
+/// # Errors
+/// If the inbox cannot be subscribed to, or the next stage is gone.
+pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyhow::Result<()> {
+    let inbox = puller.ledger.client().new_inbox();
+    let mut messages = puller
+        .ledger
+        .client()
+        .subscribe(format!("{inbox}.*"))
+        .await?;
+    let mut gate = puller.gate.watch();
+    let mut sources = Sources::new();
+    sources.update(&puller.serving.borrow_and_update());
+    loop {
+        puller.issue(&mut sources, &inbox).await;
+        let wake = sources
+            .next_expiry()
+            .unwrap_or_else(|| Instant::now() + WAIT);
+        tokio::select! {
+            biased;
+            () = puller.stop.cancelled() => break,
+            message = messages.next() => match message {
+                Some(message) => {
+                    if let Some(delivery) = puller.receive(&mut sources, &inbox, message) {
+                        deliveries.send(delivery).await?;
+                    }
+                }
+                None => anyhow::bail!("the connection to NATS was closed for good"),
+            },
+            changed = puller.serving.changed() => {
+                changed?;
+                let serving = puller.serving.borrow_and_update().clone();
+                sources.update(&serving);
+            }
+            () = puller.room.changed() => {}
+            changed = gate.changed() => changed?,
+            () = tokio::time::sleep_until(wake) => sources.expire(Instant::now()),
+        }
+    }
+    puller.leave(messages).await;
+    Ok(())
+}
+
+impl Puller {
+    /// Sends the requests that there is room for now.
+    async fn issue(&self, sources: &mut Sources, inbox: &str) {
+        if !self.gate.is_open() {
+            return;
+        }
+        // A pull carries the free bytes as its limit; below one message's size it could starve.
+        let free_bytes = self.room.free_bytes();
+        let whole_room_free = self.room.free_jobs() == self.room.limits().jobs;
+        if free_bytes < self.ledger.max_payload() && !whole_room_free {
+            return;
+        }
+        let max_bytes = free_bytes.max(self.ledger.max_payload());
+        let grants = sources.grants(self.room.free_jobs(), self.room.limits().jobs, |model| {
+            self.room.held_for(model)
+        });
+        for Grant { source, ask } in grants {
+            let Some(served) = sources.served(source) else {
+                continue;
+            };
+            let (request, until) = match ask {
+                Ask::Wait => (
+                    BatchConfig {
+                        batch: 1,
+                        expires: Some(WAIT),
+                        max_bytes,
+                        ..BatchConfig::default()
+                    },
+                    Instant::now() + WAIT + GUARD,
+                ),
+                Ask::Fetch(batch) => (
+                    BatchConfig {
+                        batch,
+                        no_wait: true,
+                        max_bytes,
+                        ..BatchConfig::default()
+                    },
+                    Instant::now() + GUARD,
+                ),
+            };
+            let sent = self
+                .ledger
+                .request_messages(
+                    &served.stream,
+                    &served.name,
+                    &request,
+                    format!("{inbox}.{source}"),
+                )
+                .await;
+            if let Err(error) = sent {
+                warn!(%error, "a pull request was not sent, trying again");
+            }
+            sources.asked(source, ask, until);
+        }
+    }
+
+    /// A message of the inbox: a job, or the server's word on a request.
+    fn receive(
+        &self,
+        sources: &mut Sources,
+        inbox: &str,
+        message: async_nats::Message,
+    ) -> Option<Delivery> {
+        if let Some(source) = source_of_status(inbox, &message) {
+            let status = message.status.map_or(0, |status| status.as_u16());
+            debug!(%source, status, description = message.description.as_deref().unwrap_or_default(), "a pull request ended");
+            sources.ended(source, status);
+            return None;
+        }
+        let message = jetstream::Message {
+            message,
+            context: self.ledger.jetstream().clone(),
+        };
+        let Some(subject) = self.ledger.subjects().parse_job(&message.subject) else {
+            warn!(subject = %message.subject, "a message on a subject that is none of ours was left to its stream");
+            return None;
+        };
+        let (queued, source, pending) = match message.info() {
+            Ok(info) => {
+                let source = sources.find(info.stream, info.consumer);
+                let attempt = u64::try_from(info.delivered).unwrap_or(1);
+                let published = info.published.unix_timestamp_nanos() / 1_000_000;
+                let queued = Queued {
+                    stream: info.stream.to_owned(),
+                    sequence: info.stream_sequence,
+                    attempt,
+                    published_unix_ms: u64::try_from(published).unwrap_or(0),
+                    ack: message.reply.as_ref().map(ToString::to_string),
+                    recorded: subject.kind == QueueKind::Job,
+                };
+                (queued, source, info.pending)
+            }
+            Err(error) => {
+                warn!(%error, "a message without acknowledgement subject was left to its stream");
+                return None;
+            }
+        };
+        if let Some(source) = source {
+            sources.received(source, pending);
+        }
+        if queued.attempt > 1 {
+            self.metrics.redelivery(&subject.model);
+        }
+        let async_nats::Message {
+            headers, payload, ..
+        } = message.message;
+        Some(Delivery {
+            hold: self
+                .room
+                .enter(&subject.model, payload.len(), queued.ack.clone()),
+            origin: Origin::Queue(queued),
+            model: subject.model,
+            lane: subject.lane,
+            headers: headers.unwrap_or_default(),
+            body: payload,
+            received: std::time::Instant::now(),
+        })
+    }
+
+    /// Leaves the inbox and gives back what was on its way, so that nothing waits for ack_wait.
+    async fn leave(&self, mut messages: Subscriber) {
+        if let Err(error) = messages.drain().await {
+            warn!(%error, "could not leave the inbox");
+            return;
+        }
+        while let Some(message) = messages.next().await {
+            if let (None, Some(ack)) = (message.status, &message.reply) {
+                self.ledger.retry(ack, Duration::ZERO).await;
+            }
+        }
+    }
+}
+
+/// The source a status message is about; job messages keep the subject of their stream.
+fn source_of_status(inbox: &str, message: &async_nats::Message) -> Option<SourceId> {
+    message
+        .subject
+        .strip_prefix(inbox)?
+        .strip_prefix('.')?
+        .parse()
+        .ok()
+}
+
+/// Sends progress acknowledgements for everything held, until everything is settled.
+pub async fn keep_alive(ledger: Ledger, room: Room, ended: CancellationToken) {
+    /// A third of ack_wait: two of them may be lost.
+    const INTERVAL: Duration = Duration::from_secs(10);
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => return,
+            _ = ticks.tick() => for ack in room.due_for_progress(INTERVAL) {
+                ledger.progress(&ack).await;
+            }
+        }
+    }
+}

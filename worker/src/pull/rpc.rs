@@ -1,0 +1,282 @@
+//! The RPC door: plain requests on `infer.rpc.<model>`, shared by all workers through a queue group.
+//!
+//! A request that finds no room is passed on to the queue `infer.rpcq.<model>.<lane>` with its
+//! reply address and deadline, where the next worker with room takes it. On stop a door leaves the
+//! group first and takes in what was already on its way, so no call is lost in a rolling restart.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, ErrorCode as NatsErrorCode};
+use async_nats::{HeaderMap, Message};
+use futures::StreamExt;
+use inferq_schemas::headers::{JobHeaders, names};
+use inferq_schemas::identity::JobId;
+use inferq_schemas::subjects::{Lane, ModelName, ReplyPrefixes};
+use inferq_schemas::{ContentType, ErrorCode, Failure};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::hold::Room;
+use crate::job::{Delivery, Origin, unix_ms_now};
+use crate::ledger::{Ledger, header_map, header_pairs};
+use crate::metrics::Metrics;
+use crate::pull::consumers::{Serving, ready_models};
+use crate::pull::micro::{Micro, QUEUE_GROUP};
+
+/// How long a spilled request waits for the stream's word.
+const SPILL_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How long RPC callers wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RpcTimes {
+    /// Time for a request that names no deadline.
+    pub default: Duration,
+}
+
+/// Longest time any RPC request has: the RPC stream forgets messages after 60 s.
+pub const LONGEST_RPC: Duration = Duration::from_secs(55);
+
+/// What the doors need.
+#[derive(Clone)]
+pub struct Doors {
+    /// The connection.
+    pub ledger: Ledger,
+    /// Room in this worker.
+    pub room: Room,
+    /// Service discovery and its counts.
+    pub micro: Micro,
+    /// Addresses that spilled requests may be answered to.
+    pub replies: ReplyPrefixes,
+    /// Deadlines of requests that name none.
+    pub times: RpcTimes,
+    /// Counts spills and refusals.
+    pub metrics: Metrics,
+    /// Ends intake.
+    pub stop: CancellationToken,
+}
+
+/// Keeps one door open per served model until stopped; returns when all are drained.
+pub async fn run(
+    doors: Doors,
+    mut serving: watch::Receiver<Serving>,
+    deliveries: mpsc::Sender<Delivery>,
+) {
+    let mut open: HashMap<ModelName, CancellationToken> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let models = ready_models(&serving.borrow_and_update());
+        open.retain(|model, close| {
+            let keep = models.contains(model);
+            if !keep {
+                close.cancel();
+            }
+            keep
+        });
+        for model in models {
+            let close = doors.stop.child_token();
+            if let std::collections::hash_map::Entry::Vacant(entry) = open.entry(model) {
+                let model = entry.key().clone();
+                tasks.spawn(doors.clone().door(model, close.clone(), deliveries.clone()));
+                entry.insert(close);
+            }
+        }
+        tokio::select! {
+            () = doors.stop.cancelled() => break,
+            changed = serving.changed() => if changed.is_err() { break },
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+    drop(deliveries);
+    while tasks.join_next().await.is_some() {}
+}
+
+impl Doors {
+    async fn door(
+        self,
+        model: ModelName,
+        close: CancellationToken,
+        deliveries: mpsc::Sender<Delivery>,
+    ) {
+        let subject = self.ledger.subjects().rpc(&model);
+        let subscribed = self
+            .ledger
+            .client()
+            .queue_subscribe(subject.clone(), QUEUE_GROUP.to_owned())
+            .await;
+        let mut requests = match subscribed {
+            Ok(requests) => requests,
+            Err(error) => {
+                warn!(%error, subject, "RPC door not opened");
+                return;
+            }
+        };
+        self.micro.add(&model, subject);
+        let mut leaving = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = close.cancelled(), if !leaving => {
+                    leaving = true;
+                    if let Err(error) = requests.drain().await {
+                        warn!(%error, "could not leave the RPC queue group");
+                        break;
+                    }
+                }
+                request = requests.next() => match request {
+                    Some(request) => self.take(&model, request, &deliveries).await,
+                    None => break,
+                },
+            }
+        }
+        self.micro.remove(&model);
+        info!(%model, "RPC door closed");
+    }
+
+    async fn take(&self, model: &ModelName, request: Message, deliveries: &mpsc::Sender<Delivery>) {
+        let Some(reply) = request.reply.clone() else {
+            debug!(%model, "a request without reply address was dropped: nobody could hear the answer");
+            return;
+        };
+        if self.room.free_jobs() == 0 || self.room.free_bytes() < request.payload.len() {
+            self.spill(model, request, &reply).await;
+            return;
+        }
+        let delivery = Delivery {
+            hold: self.room.enter(model, request.payload.len(), None),
+            origin: Origin::Rpc {
+                reply: reply.to_string(),
+            },
+            model: model.clone(),
+            lane: Lane::High,
+            headers: request.headers.unwrap_or_default(),
+            body: request.payload,
+            received: Instant::now(),
+        };
+        if deliveries.send(delivery).await.is_err() {
+            debug!("the pipeline has ended, its door closes");
+        }
+    }
+
+    /// Passes a request on to the queue, or tells its caller why not.
+    async fn spill(&self, model: &ModelName, request: Message, reply: &str) {
+        let given = request.headers.unwrap_or_default();
+        let parsed =
+            JobHeaders::parse(header_pairs(&given), JobId::random(), &self.replies).headers;
+        let Some(headers) = self.spill_headers(&given, &parsed, reply) else {
+            self.refuse(
+                reply,
+                &parsed,
+                ErrorCode::Overloaded,
+                "all workers are busy; try again in a moment",
+            )
+            .await;
+            return;
+        };
+        let subject = self
+            .ledger
+            .subjects()
+            .queued_rpc(model, parsed.lane.unwrap_or(Lane::High));
+        let publish = async {
+            let ack = self
+                .ledger
+                .jetstream()
+                .publish_with_headers(subject, headers, request.payload)
+                .await?;
+            ack.await
+        };
+        match tokio::time::timeout(SPILL_TIMEOUT, publish).await {
+            Ok(Ok(_)) => self.metrics.rpc_spilled(),
+            Ok(Err(error)) if is_full(&error) => {
+                self.metrics.rpc_refused();
+                self.refuse(
+                    reply,
+                    &parsed,
+                    ErrorCode::Overloaded,
+                    "all workers are busy and the queue is full; try again in a moment",
+                )
+                .await;
+            }
+            Ok(Err(_)) | Err(_) => {
+                self.metrics.rpc_refused();
+                self.refuse(
+                    reply,
+                    &parsed,
+                    ErrorCode::Unavailable,
+                    "all workers are busy and the queue does not answer; try again in a moment",
+                )
+                .await;
+            }
+        }
+    }
+
+    /// The request's own headers with the address and the deadline the queue needs, unless replies
+    /// may not go to that address.
+    fn spill_headers(
+        &self,
+        given: &HeaderMap,
+        parsed: &JobHeaders,
+        reply: &str,
+    ) -> Option<HeaderMap> {
+        self.replies.allows(reply).ok()?;
+        let now = unix_ms_now();
+        let deadline = rpc_deadline_unix_ms(parsed, now, self.times);
+        let replaced = [names::REPLY_TO, names::DEADLINE, names::TIMEOUT];
+        let mut headers = HeaderMap::new();
+        for (name, value) in header_pairs(given) {
+            if !replaced
+                .iter()
+                .any(|replaced| name.eq_ignore_ascii_case(replaced))
+            {
+                headers.append(name, value);
+            }
+        }
+        headers.insert(names::REPLY_TO, reply);
+        headers.insert(names::DEADLINE, deadline.to_string());
+        Some(headers)
+    }
+
+    async fn refuse(&self, reply: &str, asked: &JobHeaders, code: ErrorCode, message: &str) {
+        let failure = Failure {
+            code,
+            message: message.to_owned(),
+        };
+        let content_type = asked.content_type.unwrap_or(ContentType::Json);
+        let headers = header_map([
+            (names::SERVICE_ERROR, failure.message.clone()),
+            (names::SERVICE_ERROR_CODE, code.as_u16().to_string()),
+            (names::CONTENT_TYPE, content_type.mime().to_owned()),
+        ]);
+        let sent = self
+            .ledger
+            .client()
+            .publish_with_headers(reply.to_owned(), headers, failure.body(content_type))
+            .await;
+        if let Err(error) = sent {
+            warn!(%error, "a refusal was not delivered");
+        }
+    }
+}
+
+/// When an RPC request that arrived at `received_unix_ms` ends.
+pub fn rpc_deadline_unix_ms(headers: &JobHeaders, received_unix_ms: u64, times: RpcTimes) -> u64 {
+    let latest = received_unix_ms + millis(LONGEST_RPC);
+    let asked = headers
+        .deadline(received_unix_ms)
+        .unwrap_or(received_unix_ms + millis(times.default));
+    asked.min(latest)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether the stream refused a message because a limit of it is reached.
+fn is_full(error: &jetstream::context::PublishError) -> bool {
+    const MESSAGES_OR_BYTES_EXCEEDED: NatsErrorCode = NatsErrorCode(10077);
+    let source = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<jetstream::Error>());
+    source.is_some_and(|source| source.error_code() == MESSAGES_OR_BYTES_EXCEEDED)
+}

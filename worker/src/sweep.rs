@@ -1,0 +1,187 @@
+//! Ends the jobs no worker would ever see: those for a model nobody knows, and those about to be removed by age.
+//!
+//! Of all workers started with `--sweeper` the one that holds the lease does it (`sweep/lease.rs`). A job is taken off
+//! its stream only after its outcome stands, and outcomes are written by compare-and-set, so two sweepers at once, or
+//! one that dies half-way, do no harm.
+
+mod lease;
+mod pass;
+
+use std::future::Future;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream;
+use bytes::Bytes;
+use inferq_schemas::subjects::{JobSubject, Subjects};
+use inferq_schemas::{Assets, Failure};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::metrics::{Metrics, SweepReason};
+use lease::Lease;
+use pass::Pass;
+
+/// Failures after which a pass is given up: then it is not one job but the server.
+const MOST_FAILURES: usize = 8;
+
+/// A job the sweeper ends.
+#[derive(Debug, Clone)]
+pub struct SweptJob {
+    /// The stream that stores it.
+    pub stream: String,
+    /// Its sequence in that stream.
+    pub sequence: u64,
+    /// Model and lane. Where the subject names no possible model, its name made to fit; `raw_subject` has the real one.
+    pub subject: JobSubject,
+    /// The subject it was published to.
+    pub raw_subject: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// When the stream stored it, in unix milliseconds.
+    pub published_unix_ms: u64,
+    /// Why it is ended.
+    pub verdict: SweepVerdict,
+    /// What its outcome says: 404 for an unknown model, 408 for age.
+    pub failure: Failure,
+}
+
+/// Why the sweeper ends a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SweepVerdict {
+    /// No consumer takes its subject: its outcome is `error`.
+    UnknownModel,
+    /// The stream would soon remove it unanswered: its outcome is `expired`.
+    TooOld,
+}
+
+/// When a job is ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ages {
+    /// Time between two passes.
+    pub every: Duration,
+    /// Age of a job for an unknown model: time for `inferq init` to make it known.
+    pub unknown: Duration,
+    /// Age of any other job; the streams remove jobs after 7 days.
+    pub too_old: Duration,
+}
+
+impl Default for Ages {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(10),
+            unknown: Duration::from_secs(30),
+            too_old: Duration::from_secs(6 * 86_400),
+        }
+    }
+}
+
+/// The sweeper of one worker. `conclude` makes a job's outcome stand, with its dead letter and reply, and fails if it
+/// could not; the sweeper itself then takes the job off its stream.
+pub struct Sweeper<C> {
+    /// The connection.
+    pub jetstream: jetstream::Context,
+    /// This deployment's subjects.
+    pub subjects: Subjects,
+    /// Who holds the lease.
+    pub worker_id: String,
+    /// Where ended jobs are counted.
+    pub metrics: Metrics,
+    /// When jobs are ended.
+    pub ages: Ages,
+    /// Ends one job.
+    pub conclude: C,
+}
+
+impl<C, F> Sweeper<C>
+where
+    C: Fn(SweptJob) -> F,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    /// Sweeps whenever this worker holds the lease, until `stop`; then gives the lease back.
+    pub async fn run(self, stop: CancellationToken) {
+        let bucket = Assets::new(&self.subjects).workers_kv().to_owned();
+        let mut lease = Lease::new(self.jetstream.clone(), bucket, self.worker_id.clone());
+        let mut renewals = interval(lease::RENEW_EVERY);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = renewals.tick() => {}
+            }
+            if lease.hold().await {
+                info!("this worker sweeps");
+                // A pass is given up wherever it is when the lease is lost: each of its steps can be repeated.
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = lease.keep() => info!("another worker sweeps"),
+                    () = self.sweep_for_ever() => {}
+                }
+            }
+        }
+        lease.give_back().await;
+    }
+
+    async fn sweep_for_ever(&self) {
+        let mut passes = interval(self.ages.every);
+        passes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            passes.tick().await;
+            match self.sweep().await {
+                Ok(0) => {}
+                Ok(ended) => info!(ended, "jobs ended by the sweeper"),
+                Err(error) => warn!(
+                    error = format!("{error:#}"),
+                    "sweep not finished, trying again"
+                ),
+            }
+        }
+    }
+
+    /// One pass over both job streams; the number of jobs ended.
+    ///
+    /// # Errors
+    /// If the server does not answer or `conclude` failed for some job. A job that fails holds up no other; the next
+    /// pass takes it up again.
+    pub async fn sweep(&self) -> anyhow::Result<u64> {
+        let mut pass = Pass::begin(&self.jetstream, &self.subjects, self.ages).await?;
+        let mut ended = 0;
+        let mut failures = Vec::new();
+        while failures.len() < MOST_FAILURES
+            && let Some(job) = pass.next().await?
+        {
+            match self.end(&pass, job).await {
+                Ok(()) => ended += 1,
+                Err(error) => failures.push(error),
+            }
+        }
+        let failed = failures.len();
+        match failures.into_iter().next() {
+            Some(first) => {
+                Err(first.context(format!("{failed} jobs could not be ended, {ended} were")))
+            }
+            None => Ok(ended),
+        }
+    }
+
+    async fn end(&self, pass: &Pass<'_>, job: SweptJob) -> anyhow::Result<()> {
+        let (stream, sequence, verdict) = (job.stream.clone(), job.sequence, job.verdict);
+        debug!(
+            stream,
+            sequence,
+            ?verdict,
+            subject = job.raw_subject,
+            "ending a job"
+        );
+        (self.conclude)(job).await?;
+        pass.take_off(&stream, sequence).await?;
+        self.metrics.swept(match verdict {
+            SweepVerdict::UnknownModel => SweepReason::UnknownModel,
+            SweepVerdict::TooOld => SweepReason::TooOld,
+        });
+        Ok(())
+    }
+}

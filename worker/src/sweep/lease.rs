@@ -1,0 +1,117 @@
+//! Which worker sweeps: one key in the bucket `infer_workers`, taken and renewed by compare-and-set.
+//!
+//! The bucket forgets a key 20 s after its last write, so the lease of a worker that died is free by itself.
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, kv};
+use bytes::Bytes;
+use tokio::time::timeout;
+use tracing::debug;
+
+/// How often the lease is renewed, or tried for.
+pub(super) const RENEW_EVERY: Duration = Duration::from_secs(5);
+
+/// A lease that could not be renewed for this long is given up, before the bucket gives it to another.
+const HELD_WITHOUT_ANSWER: Duration = Duration::from_secs(15);
+
+/// Longest one exchange with the server may take.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// The key; no worker may have this name.
+const KEY: &str = "sweeper";
+
+pub(super) struct Lease {
+    jetstream: jetstream::Context,
+    bucket: String,
+    holder: String,
+    /// Revision of our own last write, while we hold it.
+    revision: Option<u64>,
+}
+
+impl Lease {
+    pub(super) fn new(jetstream: jetstream::Context, bucket: String, holder: String) -> Self {
+        Self {
+            jetstream,
+            bucket,
+            holder,
+            revision: None,
+        }
+    }
+
+    /// Tries to take the lease; whether we hold it now.
+    pub(super) async fn hold(&mut self) -> bool {
+        match self.write().await {
+            Ok(revision) => self.revision = Some(revision),
+            Err(refusal) => debug!(?refusal, "the sweeper's lease is not ours"),
+        }
+        self.revision.is_some()
+    }
+
+    /// Renews the lease; returns when it is lost.
+    pub(super) async fn keep(&mut self) {
+        let mut renewed = Instant::now();
+        loop {
+            tokio::time::sleep(RENEW_EVERY).await;
+            match self.write().await {
+                Ok(revision) => {
+                    self.revision = Some(revision);
+                    renewed = Instant::now();
+                }
+                Err(Refusal::NoAnswer) if renewed.elapsed() < HELD_WITHOUT_ANSWER => {}
+                Err(_) => break,
+            }
+        }
+        self.revision = None;
+    }
+
+    /// Frees the lease for the next worker, if we hold it.
+    pub(super) async fn give_back(&mut self) {
+        if let (Some(revision), Ok(bucket)) = (self.revision.take(), self.bucket().await) {
+            // Not freed, it expires.
+            let _ = timeout(LIMIT, bucket.delete_expect_revision(KEY, Some(revision))).await;
+        }
+    }
+
+    async fn write(&self) -> Result<u64, Refusal> {
+        let bucket = self.bucket().await?;
+        let holder = Bytes::from(self.holder.clone());
+        let taken =
+            async {
+                match self.revision {
+                    Some(revision) => bucket.update(KEY, holder, revision).await.map_err(|error| {
+                        match error.kind() {
+                            kv::UpdateErrorKind::WrongLastRevision => Refusal::Taken,
+                            _ => Refusal::NoAnswer,
+                        }
+                    }),
+                    None => bucket
+                        .create(KEY, holder)
+                        .await
+                        .map_err(|error| match error.kind() {
+                            kv::CreateErrorKind::AlreadyExists => Refusal::Taken,
+                            _ => Refusal::NoAnswer,
+                        }),
+                }
+            };
+        timeout(LIMIT, taken)
+            .await
+            .unwrap_or(Err(Refusal::NoAnswer))
+    }
+
+    async fn bucket(&self) -> Result<kv::Store, Refusal> {
+        let bucket = timeout(LIMIT, self.jetstream.get_key_value(&self.bucket)).await;
+        bucket
+            .map_err(|_| Refusal::NoAnswer)?
+            .map_err(|_| Refusal::NoAnswer)
+    }
+}
+
+/// Why the lease was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// Somebody else wrote it since.
+    Taken,
+    /// The server or the bucket is not there; we may or may not have it.
+    NoAnswer,
+}

@@ -1,0 +1,299 @@
+//! One look over the job streams: finds, one after the other, the jobs that have to be ended.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::{self};
+use futures::TryStreamExt;
+use inferq_schemas::subjects::{JobSubject, Lane, ModelName, QueueKind, Subjects};
+use inferq_schemas::{Assets, ErrorCode, Failure, nearest};
+
+use super::{Ages, SweepVerdict, SweptJob};
+
+/// Jobs ended in one pass at most, so that a flood of them does not keep others waiting.
+const MOST_PER_PASS: usize = 10_000;
+
+/// A walk along one subject filter of one stream.
+struct Walk {
+    stream: usize,
+    filter: String,
+    verdict: SweepVerdict,
+    /// The first sequence that has not been looked at.
+    next: u64,
+}
+
+pub(super) struct Pass<'a> {
+    subjects: &'a Subjects,
+    assets: Assets,
+    ages: Ages,
+    streams: Vec<(String, Stream)>,
+    walks: VecDeque<Walk>,
+    /// Models that have a consumer: the known ones.
+    known: BTreeSet<ModelName>,
+    left: usize,
+}
+
+impl<'a> Pass<'a> {
+    /// Looks which subjects hold messages that no consumer takes.
+    pub(super) async fn begin(
+        jetstream: &jetstream::Context,
+        subjects: &'a Subjects,
+        ages: Ages,
+    ) -> anyhow::Result<Self> {
+        let assets = Assets::new(subjects);
+        let mut streams = Vec::new();
+        for name in [assets.jobs(), assets.bulk()] {
+            let stream = jetstream.get_stream(name).await;
+            let stream = stream.with_context(|| {
+                format!("cannot read stream {name}; is it missing? run `inferq init`")
+            })?;
+            streams.push((name.to_owned(), stream));
+        }
+        let (walks, known) = (VecDeque::new(), BTreeSet::new());
+        let mut pass = Self {
+            subjects,
+            assets,
+            ages,
+            streams,
+            walks,
+            known,
+            left: MOST_PER_PASS,
+        };
+        for stream in 0..pass.streams.len() {
+            pass.plan(stream).await?;
+        }
+        Ok(pass)
+    }
+
+    async fn plan(&mut self, place: usize) -> anyhow::Result<()> {
+        let (name, stream) = &self.streams[place];
+        let failed = || format!("cannot look through stream {name}");
+        let consumers: Vec<String> = stream
+            .consumer_names()
+            .try_collect()
+            .await
+            .with_context(failed)?;
+        let mut waiting = stream.info_with_subjects(">").await.with_context(failed)?;
+        let first = waiting.info.state.first_sequence;
+        let oldest = age_of(waiting.info.state.first_timestamp);
+        let walk = |filter: &str, verdict| Walk {
+            stream: place,
+            filter: filter.to_owned(),
+            verdict,
+            next: first,
+        };
+        let consumers: BTreeSet<(ModelName, Lane)> = consumers
+            .iter()
+            .filter_map(|name| self.assets.parse_consumer(name))
+            .collect();
+        while let Some((subject, _)) = waiting.try_next().await.with_context(failed)? {
+            let taken = self
+                .subjects
+                .parse_job(&subject)
+                .is_some_and(|job| consumers.contains(&(job.model, job.lane)));
+            if !taken {
+                self.walks
+                    .push_back(walk(&subject, SweepVerdict::UnknownModel));
+            }
+        }
+        if waiting.info.state.messages > 0 && oldest >= self.ages.too_old {
+            self.walks.push_back(walk(">", SweepVerdict::TooOld));
+        }
+        self.known
+            .extend(consumers.into_iter().map(|(model, _)| model));
+        Ok(())
+    }
+
+    /// The next job to end.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<SweptJob>> {
+        while let Some(walk) = self.walks.front() {
+            let found = if self.left > 0 {
+                self.step(walk).await?
+            } else {
+                None
+            };
+            let Some(message) = found else {
+                self.walks.pop_front();
+                continue;
+            };
+            let (stream, verdict) = (walk.stream, walk.verdict);
+            if let Some(walk) = self.walks.front_mut() {
+                walk.next = message.sequence + 1;
+            }
+            self.left -= 1;
+            return Ok(Some(self.job(stream, verdict, message)));
+        }
+        Ok(None)
+    }
+
+    /// The walk's next message, if it is old enough to be ended and still nobody takes it.
+    async fn step(&self, walk: &Walk) -> anyhow::Result<Option<StreamMessage>> {
+        let (name, stream) = &self.streams[walk.stream];
+        let request = stream
+            .raw_message_builder()
+            .next_by_subject(&walk.filter)
+            .sequence(walk.next.max(1));
+        let message = match request.send().await {
+            Ok(message) => message,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                return Ok(None);
+            }
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot read a message of stream {name}"));
+            }
+        };
+        let age = age_of(message.time);
+        let due = match walk.verdict {
+            // The model may have become known since the pass began.
+            SweepVerdict::UnknownModel => {
+                age >= self.ages.unknown && !self.is_taken(stream, &walk.filter).await?
+            }
+            SweepVerdict::TooOld => age >= self.ages.too_old,
+        };
+        Ok(due.then_some(message))
+    }
+
+    async fn is_taken(&self, stream: &Stream, subject: &str) -> anyhow::Result<bool> {
+        let Some(job) = self.subjects.parse_job(subject) else {
+            return Ok(false);
+        };
+        match stream
+            .consumer_info(self.assets.consumer(&job.model, job.lane))
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).context("cannot look for a consumer"),
+        }
+    }
+
+    /// Takes a job off its stream; one that is gone already is as good.
+    pub(super) async fn take_off(&self, stream: &str, sequence: u64) -> anyhow::Result<()> {
+        let Some((_, stream)) = self.streams.iter().find(|(name, _)| name == stream) else {
+            return Ok(());
+        };
+        if let Err(error) = stream.delete_message(sequence).await {
+            let gone = stream.raw_message_builder().sequence(sequence).send().await;
+            if !gone.is_err_and(|error| error.kind() == LastRawMessageErrorKind::NoMessageFound) {
+                return Err(error).context("cannot delete a job whose outcome stands");
+            }
+        }
+        Ok(())
+    }
+
+    fn job(&self, stream: usize, verdict: SweepVerdict, message: StreamMessage) -> SweptJob {
+        let raw_subject = message.subject.to_string();
+        let failure = match verdict {
+            SweepVerdict::UnknownModel => self.unknown_model(&raw_subject),
+            SweepVerdict::TooOld => {
+                let days = self.ages.too_old.as_secs() / 86_400;
+                Failure::new(
+                    ErrorCode::Deadline,
+                    format!("waited in the queue for {days} days, longer is not kept"),
+                )
+            }
+        };
+        SweptJob {
+            stream: self.streams[stream].0.clone(),
+            sequence: message.sequence,
+            subject: made_to_fit(self.subjects, &raw_subject),
+            raw_subject,
+            headers: message.headers,
+            body: message.payload,
+            published_unix_ms: u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000)
+                .unwrap_or(0),
+            verdict,
+            failure,
+        }
+    }
+
+    fn unknown_model(&self, subject: &str) -> Failure {
+        let name = model_token(self.subjects, subject);
+        let hint = match nearest(name, self.known.iter().map(ModelName::as_str)) {
+            Some(near) if near != name => format!("; did you mean `{near}`?"),
+            _ if ModelName::new(name).is_err() => {
+                "; a model's name is 1 to 64 of the characters a-z 0-9 _ -".to_owned()
+            }
+            _ => String::new(),
+        };
+        Failure::new(ErrorCode::NotFound, format!("unknown model `{name}`{hint}"))
+    }
+}
+
+fn age_of(time: async_nats::datetime::DateTime) -> Duration {
+    let then = u64::try_from(time.unix_timestamp_nanos()).unwrap_or(0);
+    let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(then);
+    // A moment that lies ahead by this clock has no age.
+    SystemTime::now().duration_since(then).unwrap_or_default()
+}
+
+/// The token of a job's subject that should name a model.
+fn model_token<'a>(subjects: &Subjects, subject: &'a str) -> &'a str {
+    let rest = subject.strip_prefix(subjects.prefix()).unwrap_or(subject);
+    rest.trim_start_matches('.')
+        .split('.')
+        .nth(1)
+        .unwrap_or(rest)
+}
+
+/// Model and lane of a job's subject. The streams take any token as a name; one that is none is made to fit, since
+/// the dead letter's subject needs one.
+fn made_to_fit(subjects: &Subjects, subject: &str) -> JobSubject {
+    subjects.parse_job(subject).unwrap_or_else(|| {
+        let fitting = |letter: char| match letter.to_ascii_lowercase() {
+            letter @ ('a'..='z' | '0'..='9' | '_' | '-') => letter,
+            _ => '_',
+        };
+        let name: String = model_token(subjects, subject)
+            .chars()
+            .take(64)
+            .map(fitting)
+            .collect();
+        let lane = subject
+            .rsplit('.')
+            .next()
+            .and_then(|lane| lane.parse().ok())
+            .unwrap_or(Lane::Normal);
+        let model = ModelName::new(&name).or_else(|_| ModelName::new("_"));
+        JobSubject {
+            model: model.expect("only letters that fit are left"),
+            lane,
+            kind: QueueKind::Job,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_that_names_no_possible_model_still_gets_a_place_for_its_dead_letter() {
+        let subjects = Subjects::default();
+        let fit = |subject: &str| {
+            let job = made_to_fit(&subjects, subject);
+            (job.model.to_string(), job.lane)
+        };
+        assert_eq!(
+            fit("infer.jobs.digits.low"),
+            ("digits".to_owned(), Lane::Low)
+        );
+        assert_eq!(
+            fit("infer.jobs.My+Model.high"),
+            ("my_model".to_owned(), Lane::High)
+        );
+        assert_eq!(
+            fit(&format!("infer.jobs.{}.normal", "ü".repeat(80))).0,
+            "_".repeat(64)
+        );
+        assert_eq!(
+            model_token(&subjects, "infer.jobs.My+Model.high"),
+            "My+Model"
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! Versions with a model that is no model, for tests of single stages.
+
+use std::sync::Arc;
+
+use inferq_engine::{BatchProof, Element, Model, RunError, Session, Tensor, TensorSpec};
+use inferq_schemas::identity::Digest;
+use inferq_schemas::subjects::ModelName;
+
+use crate::models::Version;
+use crate::models::settings::ModelSettings;
+use crate::models::specs::wire_spec;
+
+/// What a fake model does with its batch of `[rows, 1]` f32.
+pub(crate) type Behaviour = fn(&[f32]) -> Result<Vec<f32>, RunError>;
+
+/// A model with one input `x` and one output `y`, both `[any, 1]` f32.
+struct Fake {
+    specs: [TensorSpec; 2],
+    proof: BatchProof,
+    behaviour: Behaviour,
+}
+
+struct FakeSession(Behaviour);
+
+impl Model for Fake {
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.specs[..1]
+    }
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.specs[1..]
+    }
+    fn batch_proof(&self) -> &BatchProof {
+        &self.proof
+    }
+    fn is_deterministic(&self) -> bool {
+        true
+    }
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+    fn session(&self) -> Result<Box<dyn Session>, RunError> {
+        Ok(Box::new(FakeSession(self.behaviour)))
+    }
+}
+
+impl Session for FakeSession {
+    fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError> {
+        let bytes = inputs[0].bytes();
+        let (values, _) = bytes.as_chunks::<4>();
+        let values: Vec<f32> = values
+            .iter()
+            .map(|value| f32::from_le_bytes(*value))
+            .collect();
+        let answers: Vec<u8> = (self.0)(&values)?
+            .iter()
+            .flat_map(|answer| answer.to_le_bytes())
+            .collect();
+        Ok(vec![
+            Tensor::stack(Element::F32, inputs[0].shape(), &[&answers])
+                .expect("as many answers as rows"),
+        ])
+    }
+}
+
+/// Doubles each value.
+pub(crate) fn double(values: &[f32]) -> Result<Vec<f32>, RunError> {
+    Ok(values.iter().map(|value| value * 2.0).collect())
+}
+
+/// A version of the model `name` that behaves like `behaviour`.
+pub(crate) fn version(
+    name: &str,
+    batching: Result<(), String>,
+    behaviour: Behaviour,
+) -> Arc<Version> {
+    let spec = |name: &str| TensorSpec {
+        name: name.to_owned(),
+        element: Element::F32,
+        shape: vec![None, Some(1)],
+    };
+    let fake = Fake {
+        specs: [spec("x"), spec("y")],
+        proof: BatchProof::Proven,
+        behaviour,
+    };
+    Arc::new(Version {
+        model: ModelName::new(name).expect("a valid name"),
+        number: 1,
+        digest: Digest::of(name.as_bytes()),
+        settings: ModelSettings::default(),
+        inputs: fake.inputs().iter().map(wire_spec).collect(),
+        outputs: fake.outputs().iter().map(wire_spec).collect(),
+        engine: Arc::new(fake),
+        batching,
+        cacheable: true,
+    })
+}
+
+/// The input `x` with these rows.
+pub(crate) fn input(values: &[f32]) -> Vec<inferq_schemas::tensor::Tensor> {
+    vec![
+        inferq_schemas::tensor::Tensor::from_f32("x", vec![values.len(), 1], values)
+            .expect("as many values as rows"),
+    ]
+}
