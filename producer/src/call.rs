@@ -1,0 +1,90 @@
+//! Remote procedure calls: a worker answers directly, nothing is stored.
+
+use std::time::Duration;
+
+use async_nats::{Request, RequestErrorKind};
+use inferq_schemas::{Failure, Status};
+use tracing::Instrument;
+
+use crate::{
+    client::Client,
+    error::CallError,
+    job::Job,
+    outcome::{Outcome, service_error},
+};
+
+/// The worker answers 408 at the deadline itself; this is the time its answer may travel.
+const GRACE: Duration = Duration::from_millis(100);
+/// Workers refuse to hold a call longer than this.
+const LONGEST: Duration = Duration::from_secs(55);
+
+impl Client {
+    /// Asks a worker for an answer and waits for it.
+    ///
+    /// The time limit is the job's [`timeout`](Job::timeout), 5 s without one and 55 s at most. The
+    /// lane is `high`: callers wait. Use [`submit`](Self::submit) for work that must not be lost.
+    ///
+    /// ```no_run
+    /// # async fn example(client: inferq::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let request = inferq::Job::new("digits".parse()?, r#"{"instances": [[0.0, 1.0]]}"#);
+    /// let answer = client.call(request).await?;
+    /// println!("{}", answer.text());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CallError`]; its code is that of the worker where one answered.
+    pub async fn call(&self, request: Job) -> Result<Outcome, CallError> {
+        let span = tracing::debug_span!("call", model = %request.model(), otel.kind = "client");
+        self.call_in_span(request).instrument(span).await
+    }
+
+    async fn call_in_span(&self, request: Job) -> Result<Outcome, CallError> {
+        let limit = request
+            .call_timeout()
+            .unwrap_or(self.inner.settings.call_within);
+        let limit = limit.min(LONGEST);
+        let request = request.into_call(limit);
+        let subject = self.inner.subjects.rpc(request.model());
+        let prepared = self.prepare_for(&request, subject).await?;
+        // An inbox of its own ends with the call, so a worker can see that nobody listens.
+        let message = Request::new()
+            .inbox(self.inner.nats.new_inbox())
+            .headers(prepared.headers)
+            .payload(prepared.body)
+            .timeout(Some(limit + GRACE));
+        let answer = self
+            .inner
+            .nats
+            .send_request(prepared.subject, message)
+            .await;
+        let answer = answer.map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => CallError::NoWorker {
+                model: prepared.model.clone(),
+            },
+            RequestErrorKind::TimedOut => CallError::Deadline {
+                model: prepared.model.clone(),
+                after: limit,
+            },
+            _ => CallError::Request(error.into()),
+        })?;
+        match Outcome::read(answer.headers.as_ref(), answer.payload) {
+            Ok(outcome) => judge(outcome),
+            Err(reason) => Err(match service_error(answer.headers.as_ref()) {
+                Some(failure) => CallError::Failed(failure),
+                None => CallError::Unreadable { reason },
+            }),
+        }
+    }
+}
+
+fn judge(outcome: Outcome) -> Result<Outcome, CallError> {
+    match (outcome.status(), outcome.failure()) {
+        (Status::Ok, _) => Ok(outcome),
+        (_, Some(failure)) => Err(CallError::Failed(failure)),
+        (status, None) => Err(CallError::Failed(Failure::new(
+            inferq_schemas::ErrorCode::Model,
+            format!("the worker answered `{status}` without a reason"),
+        ))),
+    }
+}

@@ -1,0 +1,163 @@
+//! The commands. Each is a file; `output.rs` is how all of them speak.
+
+mod bench;
+mod call;
+mod init;
+mod input;
+mod output;
+mod result;
+mod submit;
+mod telemetry;
+mod up;
+mod workers;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use inferq::Client;
+
+use output::Output;
+
+/// Runs ONNX models behind a message queue.
+///
+/// Start with `inferq up --models DIR`; then `inferq call MODEL BODY` in another terminal.
+#[derive(Debug, Parser)]
+#[command(name = "inferq", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, clap::Args)]
+struct Global {
+    /// The NATS server; several may be given with commas.
+    #[arg(
+        long,
+        global = true,
+        env = "INFERQ_NATS",
+        default_value = "nats://127.0.0.1:4222",
+        hide_env_values = true
+    )]
+    nats: String,
+    /// A NATS credentials file.
+    #[arg(long, global = true, env = "INFERQ_NATS_CREDS", value_name = "FILE")]
+    nats_creds: Option<PathBuf>,
+    /// The prefix of all subjects of the deployment.
+    #[arg(long, global = true, env = "INFERQ_PREFIX", default_value = "infer")]
+    prefix: String,
+    /// One JSON value per line, for programs.
+    #[arg(long, global = true, env = "INFERQ_JSON", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::SetTrue)]
+    json: bool,
+    /// Send traces to this OpenTelemetry collector (gRPC), such as http://127.0.0.1:4317.
+    #[arg(long, global = true, env = "INFERQ_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Init(init::Init),
+    Up(Box<up::Up>),
+    Submit(submit::Submit),
+    Call(call::Call),
+    Result(result::ResultOf),
+    Workers(workers::Workers),
+    Bench(bench::Bench),
+}
+
+/// How a command ended, apart from errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// As wished.
+    Well,
+    /// The command did its work, and what it shows is a failure that it has printed.
+    ShowingFailure,
+}
+
+impl Global {
+    async fn connect(&self) -> anyhow::Result<Client> {
+        let mut builder = Client::builder().prefix(&self.prefix);
+        if let Some(file) = &self.nats_creds {
+            builder = builder.credentials(file);
+        }
+        Ok(builder.connect(&self.nats).await?)
+    }
+}
+
+/// Reads the flags and runs the command: exit code 0, 1 for an error, 2 for wrong usage.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.global.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output.error(&anyhow::Error::new(error).context("the runtime could not be started"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async {
+        let _telemetry = telemetry::start(cli.global.otlp_endpoint.as_deref())?;
+        execute(cli, &output).await
+    });
+    match ended {
+        Ok(Ended::Well) => ExitCode::SUCCESS,
+        Ok(Ended::ShowingFailure) => ExitCode::FAILURE,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(cli: Cli, output: &Output) -> anyhow::Result<Ended> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Init(command) => command.run(global, output).await,
+        Command::Up(command) => command.run(global, output).await,
+        Command::Submit(command) => command.run(global, output).await,
+        Command::Call(command) => command.run(global, output).await,
+        Command::Result(command) => command.run(global, output).await,
+        Command::Workers(command) => command.run(global, output).await,
+        Command::Bench(command) => command.run(global, output).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_commands_of_the_readme_are_understood() {
+        for line in [
+            "inferq init --models DIR --replicas 3",
+            "inferq up --models DIR --workers 2 --port 4333 --redis off",
+            "inferq up --models DIR --redis redis://127.0.0.1:6379 -- --max-batch-rows 8",
+            "inferq call digits {\"instances\":[[1]]}",
+            "inferq call digits - --nats nats://10.0.0.1:4222 --json",
+            "inferq submit digits @job.json --wait",
+            "inferq submit digits @job.json --wait 10s --lane low --key k",
+            "inferq result JOB --wait 5s",
+            "inferq workers --json",
+            "inferq bench digits --body {} --mode jobs --rate 100 --duration 5s",
+            "inferq bench digits --body {} --concurrency 8 --count 1000",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(
+                parsed.is_ok(),
+                "{line}: {}",
+                parsed.expect_err("it is an error")
+            );
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Outcomes: read from the stream that keeps them, or waited for.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use async_nats::jetstream::stream::DirectGetErrorKind;
+use futures::StreamExt;
+use inferq_schemas::JobId;
+
+use crate::{
+    client::Client, error::ResultError, known::is_missing, outcome::Outcome, submit::Submitted,
+};
+
+/// How often a waiting call looks at the stream itself, in case a reconnect swallowed the news.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// An outcome is announced when it is published and can be read once the server has stored it.
+const STORE_PAUSE: Duration = Duration::from_millis(2);
+const STORE_ATTEMPTS: u32 = 50;
+/// A worker that hears of the deadline first answers `expired` itself; it has this long to do so.
+const DEADLINE_GRACE: Duration = Duration::from_millis(250);
+
+impl Client {
+    /// The outcome of a job, waiting for it at most so long (zero: look once).
+    ///
+    /// # Errors
+    /// [`ResultError::NotYet`] if there is none by then.
+    pub async fn result(&self, id: &JobId, wait: Duration) -> Result<Outcome, ResultError> {
+        self.outcome(id, wait, None).await
+    }
+
+    /// The outcome of a job just submitted. Knows the deadline of the job.
+    ///
+    /// # Errors
+    /// [`ResultError::Expired`] once the deadline has passed, [`ResultError::NotYet`] after `wait`.
+    pub async fn wait(&self, job: &Submitted, wait: Duration) -> Result<Outcome, ResultError> {
+        self.outcome(&job.id, wait, job.deadline).await
+    }
+
+    pub(crate) async fn outcome(
+        &self,
+        id: &JobId,
+        wait: Duration,
+        deadline: Option<SystemTime>,
+    ) -> Result<Outcome, ResultError> {
+        if wait.is_zero() {
+            return self.read_outcome(id).await?.ok_or(ResultError::NotYet {
+                id: id.clone(),
+                waited: wait,
+            });
+        }
+        let started = Instant::now();
+        let patience = Patience::new(wait, deadline);
+        match tokio::time::timeout(patience.limit, self.announced(id)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(patience.over(id, started.elapsed())),
+        }
+    }
+
+    /// The stored outcome, if there is one.
+    pub(crate) async fn read_outcome(&self, id: &JobId) -> Result<Option<Outcome>, ResultError> {
+        let stream = self.inner.names.results();
+        let request = |source: crate::error::Source| ResultError::Request {
+            id: id.clone(),
+            source,
+        };
+        let handle = self.inner.reader.get_stream_no_info(stream).await;
+        let handle = handle.map_err(|error| request(error.into()))?;
+        let subject = self.inner.subjects.result(id);
+        match handle.direct_get_last_for_subject(subject).await {
+            Ok(message) => {
+                let stored = SystemTime::from(message.time);
+                let outcome = Outcome::read(Some(&message.headers), message.payload);
+                let outcome = outcome.map_err(|reason| ResultError::Unreadable {
+                    id: id.clone(),
+                    reason,
+                })?;
+                Ok(Some(Outcome {
+                    stored: Some(stored),
+                    ..outcome
+                }))
+            }
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(error) if is_missing(&self.inner.reader, &error, stream).await => {
+                Err(ResultError::NoStream {
+                    stream: stream.to_owned(),
+                })
+            }
+            Err(error) => Err(request(error.into())),
+        }
+    }
+
+    /// Subscribes before it reads, so that an outcome can not slip in between.
+    ///
+    /// What is announced is not yet the outcome: of two writers the stream keeps one, so what
+    /// counts is what can be read.
+    async fn announced(&self, id: &JobId) -> Result<Outcome, ResultError> {
+        let subject = self.inner.subjects.result(id);
+        let mut news =
+            self.inner
+                .nats
+                .subscribe(subject)
+                .await
+                .map_err(|error| ResultError::Request {
+                    id: id.clone(),
+                    source: error.into(),
+                })?;
+        if let Some(outcome) = self.read_outcome(id).await? {
+            return Ok(outcome);
+        }
+        loop {
+            let heard = tokio::time::timeout(LOOK_AGAIN, news.next()).await;
+            let attempts = if heard.is_ok() { STORE_ATTEMPTS } else { 1 };
+            for _ in 0..attempts {
+                if let Some(outcome) = self.look_again(id).await? {
+                    return Ok(outcome);
+                }
+                if attempts > 1 {
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// A later look that fails while the connection is down is not the end of the wait.
+    pub(crate) async fn look_again(&self, id: &JobId) -> Result<Option<Outcome>, ResultError> {
+        match self.read_outcome(id).await {
+            Err(error @ ResultError::Request { .. }) => {
+                tracing::debug!(%error, "looking again later");
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+}
+
+/// How long to wait, and what to say when it was too long.
+struct Patience {
+    limit: Duration,
+    ends_with_deadline: bool,
+}
+
+impl Patience {
+    fn new(wait: Duration, deadline: Option<SystemTime>) -> Self {
+        let left = deadline.map(|deadline| {
+            let left = deadline
+                .duration_since(SystemTime::now())
+                .unwrap_or_default();
+            left + DEADLINE_GRACE
+        });
+        match left {
+            Some(left) if left <= wait => Self {
+                limit: left,
+                ends_with_deadline: true,
+            },
+            _ => Self {
+                limit: wait,
+                ends_with_deadline: false,
+            },
+        }
+    }
+
+    fn over(&self, id: &JobId, waited: Duration) -> ResultError {
+        let id = id.clone();
+        if self.ends_with_deadline {
+            ResultError::Expired { id }
+        } else {
+            ResultError::NotYet { id, waited }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deadline_of_the_job_ends_the_wait_early_and_is_called_expired() {
+        let id = JobId::random();
+        let soon = SystemTime::now() + Duration::from_secs(1);
+        let short = Patience::new(Duration::from_secs(60), Some(soon));
+        assert!(short.limit < Duration::from_secs(2));
+        assert!(matches!(
+            short.over(&id, Duration::ZERO),
+            ResultError::Expired { .. }
+        ));
+        let long = Patience::new(Duration::from_millis(10), Some(soon));
+        assert!(matches!(
+            long.over(&id, Duration::ZERO),
+            ResultError::NotYet { .. }
+        ));
+    }
+}

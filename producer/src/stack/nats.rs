@@ -1,0 +1,296 @@
+//! A private nats-server with JetStream in a data folder.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    StackError, find,
+    log::{Log, Shown},
+    process::{Launch, Process},
+};
+use crate::size::ByteSize;
+
+/// A server that recovers a large store needs a while.
+const START_WITHIN: Duration = Duration::from_secs(60);
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(25);
+/// Room beyond the sum of all streams: the server counts more than message bytes.
+const SLACK: u64 = 64 << 20;
+
+/// Where the server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    /// This port; taken is an error.
+    Fixed(u16),
+    /// Any free port. The server chooses it itself, so two starts never race for one.
+    Free,
+}
+
+/// Settings of a private nats-server.
+#[derive(Debug, Clone)]
+pub struct NatsOptions {
+    /// The folder for its streams and configuration; made if it is missing.
+    pub data: PathBuf,
+    /// The port.
+    pub port: Port,
+    /// The address, 127.0.0.1 unless told.
+    pub listen: IpAddr,
+    /// Most file storage for streams.
+    pub max_file: ByteSize,
+    /// Most memory for streams.
+    pub max_memory: ByteSize,
+    /// The largest message, 1 MiB unless told.
+    pub max_payload: ByteSize,
+    /// Where its warnings go.
+    pub log: Log,
+}
+
+impl NatsOptions {
+    /// A server on a free port that keeps its data in `data` and has room for the default plan.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        let plan = crate::AssetPlan::default();
+        Self {
+            data: data.into(),
+            port: Port::Free,
+            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            max_file: plan.file_bytes(),
+            max_memory: plan.memory_bytes(),
+            max_payload: ByteSize::mib(1),
+            log: Log::Quiet,
+        }
+    }
+}
+
+/// A running nats-server; dropping it kills it.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use inferq::stack::nats::{NatsOptions, NatsServer};
+///
+/// let server = NatsServer::start(NatsOptions::new(".data")).await?;
+/// let client = inferq::Client::connect(server.url()).await?;
+/// # server.stop().await;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct NatsServer {
+    process: Process,
+    url: String,
+}
+
+impl NatsServer {
+    /// Starts the server and waits until it answers.
+    ///
+    /// # Errors
+    /// [`StackError`] if there is no nats-server, the port is taken, or it does not start.
+    pub async fn start(options: NatsOptions) -> Result<Self, StackError> {
+        let program = find::nats_server()?;
+        std::fs::create_dir_all(&options.data)
+            .map_err(|source| StackError::folder(&options.data, source))?;
+        let data = std::fs::canonicalize(&options.data);
+        let data = data.map_err(|source| StackError::folder(&options.data, source))?;
+        if let Port::Fixed(port) = options.port {
+            port_is_free(options.listen, port)?;
+        }
+        let config = data.join("nats.conf");
+        let text = configuration(&options, &data);
+        std::fs::write(&config, text).map_err(|source| StackError::folder(&config, source))?;
+        let process = Process::start(
+            Launch {
+                label: "nats".to_owned(),
+                program,
+                arguments: vec!["--config".into(), config.into()],
+                environment: Vec::new(),
+                shown: Shown::NatsProblems,
+                on_orphaned: "TERM",
+            },
+            &options.log,
+        )
+        .await?;
+        let port = ready_port(&process, &options, &data).await?;
+        let host = if options.listen.is_unspecified() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            options.listen
+        };
+        Ok(Self {
+            process,
+            url: format!("nats://{}", SocketAddr::new(host, port)),
+        })
+    }
+
+    /// Where to connect, such as `nats://127.0.0.1:4222`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Did it end by itself?
+    pub fn has_exited(&self) -> bool {
+        self.process.exited().is_some()
+    }
+
+    /// The last lines it wrote.
+    pub fn last_lines(&self) -> String {
+        self.process.tail()
+    }
+
+    /// Ends it at once, as a crash would.
+    pub async fn kill(&self) {
+        self.process.kill();
+        self.process.wait(STOP_WITHIN).await;
+    }
+
+    /// Lets it write what it holds and ends it.
+    pub async fn stop(&self) {
+        self.process.stop(STOP_WITHIN).await;
+    }
+}
+
+/// The early look gives the good message; the server's own attempt decides.
+fn port_is_free(listen: IpAddr, port: u16) -> Result<(), StackError> {
+    match TcpListener::bind((listen, port)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(StackError::PortTaken { port })
+        }
+        Err(source) => Err(StackError::Listen {
+            address: SocketAddr::new(listen, port),
+            source,
+        }),
+    }
+}
+
+async fn ready_port(
+    process: &Process,
+    options: &NatsOptions,
+    data: &Path,
+) -> Result<u16, StackError> {
+    let until = Instant::now() + START_WITHIN;
+    let host = if options.listen.is_unspecified() {
+        Ipv4Addr::LOCALHOST.into()
+    } else {
+        options.listen
+    };
+    loop {
+        let port = match options.port {
+            Port::Fixed(port) => Some(port),
+            Port::Free => written_port(data, process.pid()),
+        };
+        if let Some(port) = port
+            && process.exited().is_none()
+            && answers(SocketAddr::new(host, port)).await
+        {
+            return Ok(port);
+        }
+        if process.exited().is_some() {
+            // Collects the last lines as well.
+            process.wait(Duration::ZERO).await;
+            let lines = process.tail();
+            return Err(match options.port {
+                Port::Fixed(port) if lines.contains("address already in use") => {
+                    StackError::PortTaken { port }
+                }
+                _ => StackError::NatsEnded { lines },
+            });
+        }
+        if Instant::now() > until {
+            return Err(StackError::NatsSilent {
+                within: START_WITHIN,
+                lines: process.tail(),
+            });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The server greets with `INFO {...}` as soon as it takes connections; JetStream is recovered before.
+async fn answers(address: SocketAddr) -> bool {
+    use tokio::io::AsyncReadExt;
+    let greeting = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+        let mut start = [0; 4];
+        stream.read_exact(&mut start).await.ok()?;
+        Some(start)
+    };
+    let greeting = tokio::time::timeout(Duration::from_secs(2), greeting).await;
+    greeting.ok().flatten() == Some(*b"INFO")
+}
+
+/// The server writes `<program>_<pid>.ports` once it listens.
+fn written_port(data: &Path, pid: u32) -> Option<u16> {
+    let ending = format!("_{pid}.ports");
+    let entries = std::fs::read_dir(ports_folder(data)).ok()?;
+    let file = entries
+        .flatten()
+        .find(|entry| entry.file_name().to_string_lossy().ends_with(&ending))?;
+    let text = std::fs::read_to_string(file.path()).ok()?;
+    let ports: serde_json::Value = serde_json::from_str(&text).ok()?;
+    ports["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()
+}
+
+fn ports_folder(data: &Path) -> PathBuf {
+    data.join("ports")
+}
+
+/// Only what servers from 2.9.10 on know.
+fn configuration(options: &NatsOptions, data: &Path) -> String {
+    let port = match options.port {
+        Port::Fixed(port) => i32::from(port),
+        Port::Free => -1,
+    };
+    std::fs::create_dir_all(ports_folder(data)).ok();
+    format!(
+        "# Written by inferq; changes are lost.\n\
+         server_name: \"inferq-{pid}\"\n\
+         host: \"{host}\"\n\
+         port: {port}\n\
+         ports_file_dir: {ports}\n\
+         max_payload: {payload}\n\
+         jetstream {{\n  store_dir: {store}\n  max_mem: {memory}\n  max_file: {file}\n}}\n",
+        pid = std::process::id(),
+        host = options.listen,
+        ports = quoted(&ports_folder(data)),
+        payload = options.max_payload.as_u64(),
+        store = quoted(&data.join("jetstream")),
+        memory = options.max_memory.as_u64().saturating_add(SLACK),
+        file = options.max_file.as_u64().saturating_add(SLACK),
+    )
+}
+
+/// A string of the server's configuration language.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_an_error_that_names_the_flag() {
+        let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = held.local_addr().expect("it is bound").port();
+        let error = port_is_free(Ipv4Addr::LOCALHOST.into(), port).expect_err("it is taken");
+        let text = error.to_string();
+        assert!(
+            text.contains("--port") && text.contains(&port.to_string()),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn paths_with_quotes_stay_one_string() {
+        assert_eq!(quoted(Path::new("/a \"b\"/c")), r#""/a \"b\"/c""#);
+    }
+}

@@ -1,0 +1,266 @@
+//! Durable jobs: published to JetStream and confirmed by it.
+
+mod many;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self,
+        context::{PublishError, PublishErrorKind},
+        message::PublishMessage,
+    },
+};
+use bytes::Bytes;
+use inferq_schemas::{Digest, JobId, ModelName, body_digest, check_subject};
+use tracing::Instrument;
+
+pub use many::Window;
+
+use crate::{client::Client, error::SubmitError, job::Job};
+
+/// JetStream's answer to a publish that a limit of the stream refuses.
+const STREAM_FULL: u64 = 10_077;
+/// JetStream's answer when its own intake is full (servers from 2.11 on).
+const TOO_MANY_REQUESTS: u64 = 10_167;
+/// How long one confirmation may take before the same publish is repeated.
+const ATTEMPT: Duration = Duration::from_secs(5);
+/// A stream without a leader answers like a missing one, so it is asked again.
+const MISSING_ATTEMPTS: u32 = 3;
+const MISSING_PAUSE: Duration = Duration::from_millis(250);
+
+/// A job that is in the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its id: ask for the outcome with it.
+    pub id: JobId,
+    /// The same id was queued before, with the same body; nothing was added.
+    pub duplicate: bool,
+    /// The stream that holds it.
+    pub stream: String,
+    /// Its number in that stream.
+    pub sequence: u64,
+    /// No worker starts it later than this.
+    pub deadline: Option<SystemTime>,
+}
+
+/// A job as it goes over the wire.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    pub(crate) id: JobId,
+    pub(crate) model: ModelName,
+    pub(crate) subject: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) deadline: Option<SystemTime>,
+}
+
+impl Client {
+    /// Puts a job into its queue and waits until the server has it.
+    ///
+    /// A publish without answer is repeated under the same id, which the server recognizes, for at
+    /// most 30 s ([`submit_within`](crate::ClientBuilder::submit_within)).
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing is queued, except perhaps with [`SubmitError::Unconfirmed`].
+    pub async fn submit(&self, job: Job) -> Result<Submitted, SubmitError> {
+        let span = tracing::debug_span!("publish", model = %job.model(), otel.kind = "producer");
+        async {
+            let prepared = self.prepare(&job).await?;
+            self.publish(&prepared).await
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// Everything that can be refused without asking the queue.
+    pub(crate) async fn prepare(&self, job: &Job) -> Result<Prepared, SubmitError> {
+        let subject = self.inner.subjects.job(job.model(), job.queue());
+        self.prepare_for(job, subject).await
+    }
+
+    pub(crate) async fn prepare_for(
+        &self,
+        job: &Job,
+        subject: String,
+    ) -> Result<Prepared, SubmitError> {
+        if self.inner.settings.check_models {
+            self.inner.known.check(job.model()).await?;
+        }
+        if let Some(reply) = job.reply_subject() {
+            check_subject(reply).map_err(|error| SubmitError::Header {
+                field: "the reply address",
+                value: reply.to_owned(),
+                reason: error.to_string(),
+            })?;
+        }
+        let (headers, body) = job.encode()?;
+        let max_payload = self.inner.nats.max_payload();
+        let limit = max_payload / 4 * 3;
+        if body.len() > limit {
+            return Err(SubmitError::TooLarge {
+                bytes: body.len(),
+                limit,
+                max_payload,
+            });
+        }
+        Ok(Prepared {
+            id: headers.id.clone(),
+            model: job.model().clone(),
+            subject,
+            headers: header_map(headers.pairs())?,
+            body,
+            deadline: job.deadline_after(SystemTime::now()),
+        })
+    }
+
+    /// Publishes until the server confirms, refuses, or the time is up.
+    pub(crate) async fn publish(&self, job: &Prepared) -> Result<Submitted, SubmitError> {
+        let started = Instant::now();
+        let within = self.inner.settings.submit_within;
+        let mut missing = 0;
+        loop {
+            let left = within.saturating_sub(started.elapsed());
+            let unconfirmed = || SubmitError::Unconfirmed {
+                id: job.id.clone(),
+                after: within,
+            };
+            if left.is_zero() {
+                return Err(unconfirmed());
+            }
+            let error = match tokio::time::timeout(left.min(ATTEMPT), self.publish_once(job)).await
+            {
+                Ok(Ok(ack)) => return self.confirmed(job, ack).await,
+                Ok(Err(error)) => error,
+                // No answer: the same id makes the repetition harmless.
+                Err(_) => continue,
+            };
+            match error.kind() {
+                PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => {
+                    tokio::time::sleep(MISSING_PAUSE.min(left)).await;
+                }
+                PublishErrorKind::StreamNotFound if missing < MISSING_ATTEMPTS => {
+                    missing += 1;
+                    tokio::time::sleep(MISSING_PAUSE.min(left)).await;
+                }
+                PublishErrorKind::StreamNotFound => {
+                    return Err(SubmitError::NoStream {
+                        subject: job.subject.clone(),
+                    });
+                }
+                PublishErrorKind::MaxPayloadExceeded => {
+                    let max_payload = self.inner.nats.max_payload();
+                    let limit = max_payload / 4 * 3;
+                    return Err(SubmitError::TooLarge {
+                        bytes: job.body.len(),
+                        limit,
+                        max_payload,
+                    });
+                }
+                PublishErrorKind::WrongLastMessageId
+                | PublishErrorKind::WrongLastSequence
+                | PublishErrorKind::MaxAckPending
+                | PublishErrorKind::Other => return Err(refused(&error)),
+            }
+        }
+    }
+
+    async fn publish_once(
+        &self,
+        job: &Prepared,
+    ) -> Result<jetstream::publish::PublishAck, PublishError> {
+        let message = PublishMessage::build()
+            .headers(job.headers.clone())
+            .payload(job.body.clone());
+        let sent = self
+            .inner
+            .jetstream
+            .send_publish(job.subject.clone(), message)
+            .await?;
+        sent.await
+    }
+
+    async fn confirmed(
+        &self,
+        job: &Prepared,
+        ack: jetstream::publish::PublishAck,
+    ) -> Result<Submitted, SubmitError> {
+        if ack.duplicate && self.belongs_to_another_body(job, &ack).await {
+            return Err(SubmitError::Conflict { id: job.id.clone() });
+        }
+        Ok(Submitted {
+            id: job.id.clone(),
+            duplicate: ack.duplicate,
+            stream: ack.stream,
+            sequence: ack.sequence,
+            deadline: job.deadline,
+        })
+    }
+
+    /// A duplicate never reaches a worker, so the comparison of digests happens here: with the
+    /// outcome if there is one, else with the job that still waits.
+    async fn belongs_to_another_body(
+        &self,
+        job: &Prepared,
+        ack: &jetstream::publish::PublishAck,
+    ) -> bool {
+        let ours = body_digest(&job.model, &job.body);
+        let theirs = match self.outcome_digest(&job.id).await {
+            Some(digest) => Some(digest),
+            None => self.queued_digest(ack).await,
+        };
+        theirs.is_some_and(|theirs| theirs != ours)
+    }
+
+    async fn outcome_digest(&self, id: &JobId) -> Option<Digest> {
+        let outcome = self.read_outcome(id).await.ok()??;
+        outcome.headers.body_digest
+    }
+
+    async fn queued_digest(&self, ack: &jetstream::publish::PublishAck) -> Option<Digest> {
+        let stream = self
+            .inner
+            .jetstream
+            .get_stream_no_info(&ack.stream)
+            .await
+            .ok()?;
+        let message = stream.direct_get(ack.sequence).await.ok()?;
+        let subject = self.inner.subjects.parse_job(&message.subject)?;
+        Some(body_digest(&subject.model, &message.payload))
+    }
+}
+
+/// Is this the queue's way to say "later"?
+fn is_full(code: u64) -> bool {
+    code == STREAM_FULL || code == TOO_MANY_REQUESTS
+}
+
+fn refused(error: &PublishError) -> SubmitError {
+    let source = std::error::Error::source(error);
+    let answer = source.and_then(|source| source.downcast_ref::<jetstream::Error>());
+    match answer {
+        Some(answer) if is_full(answer.error_code().0) => SubmitError::Overloaded {
+            reason: answer.to_string(),
+        },
+        Some(answer) => SubmitError::Refused {
+            reason: answer.to_string(),
+        },
+        None => SubmitError::Refused {
+            reason: error.to_string(),
+        },
+    }
+}
+
+fn header_map(pairs: Vec<(&'static str, String)>) -> Result<HeaderMap, SubmitError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        let parsed: async_nats::HeaderValue = value.parse().map_err(|_| SubmitError::Header {
+            field: name,
+            value: value.clone(),
+            reason: "a header value is one line without control characters".to_owned(),
+        })?;
+        headers.insert(name, parsed);
+    }
+    Ok(headers)
+}
