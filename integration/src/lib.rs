@@ -1,0 +1,82 @@
+//! Real servers, real workers, real data: what the behaviour tests share.
+//!
+//! Every test starts a stack of its own through `inferq::stack`, on free ports and in a temporary
+//! folder, and nothing of it outlives the test.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use inferq::stack::{Stack, StackOptions};
+use inferq::{Client, Job, ModelName};
+
+pub mod digits;
+pub mod fixtures;
+pub mod plain;
+
+/// How long a test waits for something that takes milliseconds on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The folder of models that come with the project.
+pub fn models_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
+}
+
+/// A stack over the project's models.
+///
+/// # Errors
+/// If a server or worker does not start.
+pub async fn stack(workers: usize) -> Result<Stack> {
+    start(StackOptions {
+        workers,
+        ..StackOptions::new(models_folder())
+    })
+    .await
+}
+
+/// A stack with other options.
+///
+/// # Errors
+/// If a server or worker does not start.
+pub async fn start(options: StackOptions) -> Result<Stack> {
+    Stack::start(options)
+        .await
+        .context("the stack did not start")
+}
+
+/// A job for `model` with a JSON body.
+///
+/// # Panics
+/// If `model` is no model name.
+pub fn job(model: &str, body: impl Into<String>) -> Job {
+    Job::new(
+        ModelName::new(model).expect("a valid model name"),
+        body.into(),
+    )
+}
+
+/// Messages in a stream.
+///
+/// # Errors
+/// If the server does not answer.
+pub async fn messages_in(client: &Client, stream: &str) -> Result<u64> {
+    let jetstream = async_nats::jetstream::new(client.nats().clone());
+    let stream = jetstream.get_stream(stream).await?;
+    Ok(stream.cached_info().state.messages)
+}
+
+/// Waits until a stream holds nothing.
+///
+/// # Errors
+/// If it still does after [`PATIENCE`].
+pub async fn wait_until_empty(client: &Client, stream: &str) -> Result<()> {
+    let emptied = async {
+        while messages_in(client, stream).await? > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(PATIENCE, emptied)
+        .await
+        .with_context(|| format!("{stream} still holds messages"))?
+}
