@@ -149,7 +149,9 @@ async fn a_wrong_request_has_the_status_and_the_words_of_the_worker() -> Result<
     assert!(message.contains('7'), "{message}");
 
     let huge = " ".repeat(MAX_BODY.as_u64() as usize + 1);
-    assert_eq!(refused(gateway.post(predict, &huge).await?).0, 413);
+    let (status, message) = refused(gateway.post(predict, &huge).await?);
+    assert_eq!(status, 413);
+    assert!(message.contains("--max-body"), "{message}");
     gateway.stop().await
 }
 
@@ -173,6 +175,7 @@ async fn an_unknown_model_or_path_is_refused_with_a_hint() -> Result<()> {
         "{message}"
     );
     assert_eq!(refused(gateway.get("/v1/nothing").await?).0, 400);
+    assert_eq!(refused(gateway.get("/v1/models/%ff").await?).0, 400);
     assert_eq!(refused(gateway.get("/nothing").await?).0, 404);
     assert_eq!(
         refused(gateway.get("/v2/models/digits/infer").await?).0,

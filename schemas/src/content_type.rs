@@ -26,14 +26,12 @@ impl ContentType {
             .find(|kind| media_type.eq_ignore_ascii_case(kind.mime()))
     }
 
-    /// What a body without `Content-Type` is: JSON if it starts with `{` after white space.
+    /// What a body without `Content-Type` is: CBOR if its first byte is above 0x7f, as that of every
+    /// CBOR map is, else JSON. So whoever types something by hand reads the error as text.
     pub fn detect(body: &[u8]) -> Self {
-        let first = body
-            .iter()
-            .find(|c| !matches!(c, b' ' | b'\t' | b'\r' | b'\n'));
-        match first {
-            Some(b'{') => Self::Json,
-            _ => Self::Cbor,
+        match body.first() {
+            Some(0x80..) => Self::Cbor,
+            _ => Self::Json,
         }
     }
 }
@@ -65,6 +63,6 @@ mod tests {
     fn a_brace_after_white_space_means_json() {
         assert_eq!(ContentType::detect(b" \r\n{}"), ContentType::Json);
         assert_eq!(ContentType::detect(b"\xa1"), ContentType::Cbor);
-        assert_eq!(ContentType::detect(b""), ContentType::Cbor);
+        assert_eq!(ContentType::detect(b""), ContentType::Json);
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use async_nats::Subscriber;
 use async_nats::jetstream::{self, consumer::pull::BatchConfig};
+use bytes::Bytes;
 use futures::StreamExt;
 use inferq_schemas::subjects::QueueKind;
 use tokio::sync::{mpsc, watch};
@@ -66,6 +67,7 @@ pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyh
         .client()
         .subscribe(format!("{inbox}.*"))
         .await?;
+    let mut received = 0;
     let mut gate = puller.gate.watch();
     let mut sources = Sources::new();
     sources.update(&puller.serving.borrow_and_update());
@@ -79,6 +81,7 @@ pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyh
             () = puller.stop.cancelled() => break,
             message = messages.next() => match message {
                 Some(message) => {
+                    received += 1;
                     if let Some(delivery) = puller.receive(&mut sources, &inbox, message) {
                         deliveries.send(delivery).await?;
                     }
@@ -95,7 +98,9 @@ pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyh
             () = tokio::time::sleep_until(wake) => sources.expire(Instant::now()),
         }
     }
-    puller.leave(messages).await;
+    puller
+        .leave(messages, &inbox, received, sources.expected())
+        .await;
     Ok(())
 }
 
@@ -219,18 +224,36 @@ impl Puller {
     }
 
     /// Leaves the inbox and gives back what was on its way, so that nothing waits for ack_wait.
-    async fn leave(&self, mut messages: Subscriber) {
-        if let Err(error) = messages.drain().await {
-            warn!(%error, "could not leave the inbox");
-            return;
-        }
-        while let Some(message) = messages.next().await {
-            if let (None, Some(ack)) = (message.status, &message.reply) {
-                self.ledger.retry(ack, Duration::ZERO).await;
+    ///
+    /// The client forgets a subscription before the server does, and drops what arrives between.
+    /// So the end is set by count instead, beyond everything the requests under way can bring, and
+    /// reached with empty messages of our own.
+    async fn leave(&self, mut messages: Subscriber, inbox: &str, received: u64, expected: usize) {
+        const LIMIT: Duration = Duration::from_secs(2);
+        let left = async {
+            let fill = expected + 1;
+            messages.unsubscribe_after(received + fill as u64).await?;
+            for _ in 0..fill {
+                let own = format!("{inbox}.{LEAVING}");
+                self.ledger.client().publish(own, Bytes::new()).await?;
             }
+            while let Some(message) = messages.next().await {
+                if let (None, Some(ack)) = (message.status, &message.reply) {
+                    self.ledger.retry(ack, Duration::ZERO).await;
+                }
+            }
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout(LIMIT, left).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "could not leave the inbox"),
+            Err(_) => warn!("the inbox was left unread, what was on its way comes again"),
         }
     }
 }
+
+/// Last token of the empty messages that end the inbox.
+const LEAVING: &str = "leaving";
 
 /// The source a status message is about; job messages keep the subject of their stream.
 fn source_of_status(inbox: &str, message: &async_nats::Message) -> Option<SourceId> {

@@ -15,9 +15,12 @@ mod verdict;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use inferq::stack::{RedisChoice, Stack, StackOptions};
+use inferq::{
+    ModelName,
+    stack::{RedisChoice, Stack, StackOptions, models_in},
+};
 use inferq_integration::{digits, models_folder};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -56,14 +59,21 @@ async fn main() -> ExitCode {
 impl Demo {
     async fn run(self) -> Result<ExitCode> {
         let mut stop = Stop::listen()?;
+        let digits = ModelName::new("digits").context("`digits` fits the grammar of names")?;
+        ensure!(
+            models_in(&self.models).contains_key(&digits),
+            "{} has no model `digits`; name another folder with --models",
+            self.models.display()
+        );
         let images = digits::held_out_in(&self.models)?;
         let options = StackOptions {
             workers: usize::from(self.workers),
             redis: RedisChoice::Auto,
+            expect: Some(vec![digits]),
             ..StackOptions::new(&self.models)
         };
         show::note(&format!(
-            "starting nats-server, Redis and {} workers ...",
+            "starting nats-server, Redis and workers ({}) ...",
             self.workers
         ));
         let stack = tokio::select! {

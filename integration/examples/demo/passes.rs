@@ -60,9 +60,9 @@ pub(crate) fn all(jobs_in_flight: usize, calls_in_flight: usize) -> [Pass; 4] {
     };
     [
         pass("jobs", Mode::Jobs, jobs_in_flight, true),
-        pass("the same jobs again", Mode::Jobs, jobs_in_flight, true),
-        pass("the same as RPC", Mode::Rpc, calls_in_flight, true),
-        pass("RPC without cache", Mode::Rpc, calls_in_flight, false),
+        pass("jobs again", Mode::Jobs, jobs_in_flight, true),
+        pass("RPC", Mode::Rpc, calls_in_flight, true),
+        pass("RPC, no cache", Mode::Rpc, calls_in_flight, false),
     ]
 }
 

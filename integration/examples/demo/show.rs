@@ -1,16 +1,19 @@
 //! The table, and what to try next: lines and bold on a terminal, plain columns in a pipe.
 
 use std::{
+    collections::BTreeSet,
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use comfy_table::{
-    Attribute, Cell, CellAlignment, ContentArrangement, Table,
-    presets::{NOTHING, UTF8_NO_BORDERS},
+    Attribute, Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets::NOTHING,
 };
-use inferq::stack::{Stack, WorkerProcess};
+use inferq::{
+    bench::Mode,
+    stack::{Stack, WorkerProcess},
+};
 use inferq_integration::digits::Digit;
 
 use crate::{passes::Done, verdict::Kept};
@@ -28,34 +31,33 @@ pub(crate) fn stack(stack: &Stack, images: usize) {
     };
     print(&format!(
         "{images} handwritten digits that the model has never seen, one per request\n\
-         {} workers, nats-server at {}, {redis}\n",
+         workers: {}, nats-server at {}, {redis}\n",
         stack.workers().len(),
         stack.nats_url(),
     ));
 }
 
-/// A row for each pass.
+/// A row for each pass, 80 characters wide with two workers.
 pub(crate) fn table(done: &[Done], workers: &[Arc<WorkerProcess>]) {
     let terminal = std::io::stdout().is_terminal();
     let mut table = Table::new();
-    table.load_style(if terminal { UTF8_NO_BORDERS } else { NOTHING });
-    if !terminal {
-        table.set_content_arrangement(ContentArrangement::Disabled);
-    }
-    let mut headings = vec![
+    // A reader may be narrower than the table, and a wrapped number is hard to read.
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(if terminal {
+        NOTHING.header_separator(LineStyle::none().fill('─').junction('─'))
+    } else {
+        NOTHING
+    });
+    let headings = [
         "",
-        "in flight",
         "accuracy",
-        "per second",
-        "p50",
-        "p99",
-        "hits",
-        "misses",
-        "shared",
+        "answers/s",
+        "p50 ms",
+        "p99 ms",
+        "hit/miss/shared",
+        "by worker",
     ];
-    headings.extend(workers.iter().map(|worker| worker.id()));
-    headings.push("device");
-    table.set_header(headings.into_iter().map(|heading| {
+    table.set_header(headings.map(|heading| {
         let cell = Cell::new(heading);
         if terminal {
             cell.add_attribute(Attribute::Bold)
@@ -66,16 +68,35 @@ pub(crate) fn table(done: &[Done], workers: &[Arc<WorkerProcess>]) {
     for done in done {
         table.add_row(row(done, workers));
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+        if column.index > 0 {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
     print(&table.trim_fmt());
+    let devices: BTreeSet<&str> = done
+        .iter()
+        .flat_map(|done| &done.found.devices)
+        .map(String::as_str)
+        .collect();
+    let devices: Vec<&str> = devices.into_iter().collect();
+    let in_flight = |mode| {
+        let pass = done.iter().find(|done| done.pass.mode == mode);
+        pass.map_or(0, |done| done.pass.in_flight)
+    };
+    print(&format!(
+        "\nin flight: {} jobs or {} calls, latency from sending to answer; device: {}",
+        in_flight(Mode::Jobs),
+        in_flight(Mode::Rpc),
+        devices.join(", ")
+    ));
 }
 
 /// What the queue and the outcomes were found to hold.
 pub(crate) fn kept(kept: &Kept) {
     print(&format!(
-        "\n{} jobs, {} outcomes, each read back from the stream; {} dead letters, nothing left in the queue",
+        "{} jobs, {} outcomes, each read back from the stream; {} dead letters, nothing left in the queue",
         kept.jobs, kept.outcomes, kept.dead_letters
     ));
 }
@@ -100,28 +121,23 @@ pub(crate) fn next(models: &Path, images: &[Digit]) {
 fn row(done: &Done, workers: &[Arc<WorkerProcess>]) -> Vec<String> {
     let (report, found) = (&done.report, &done.found);
     let answers = found.outcomes.len().max(1);
-    let mut row = vec![
+    let by_worker = workers.iter().map(|worker| {
+        let answers = found.by_worker.get(worker.id()).copied();
+        answers.unwrap_or_default().to_string()
+    });
+    vec![
         done.pass.title.to_owned(),
-        done.pass.in_flight.to_string(),
         format!("{:.1} %", 100.0 * found.right as f64 / answers as f64),
         format!("{:.0}", report.per_second),
         millis(report.latency.p50_us),
         millis(report.latency.p99_us),
-        found.hits.to_string(),
-        found.misses.to_string(),
-        found.shared.to_string(),
-    ];
-    row.extend(workers.iter().map(|worker| {
-        let answers = found.by_worker.get(worker.id()).copied();
-        answers.unwrap_or_default().to_string()
-    }));
-    let devices: Vec<&str> = found.devices.iter().map(String::as_str).collect();
-    row.push(devices.join(", "));
-    row
+        format!("{}/{}/{}", found.hits, found.misses, found.shared),
+        by_worker.collect::<Vec<_>>().join(" + "),
+    ]
 }
 
 fn millis(micros: u64) -> String {
-    format!("{:.2} ms", micros as f64 / 1_000.0)
+    format!("{:.2}", micros as f64 / 1_000.0)
 }
 
 /// `inferq` as it was built beside this example.

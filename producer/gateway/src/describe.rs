@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
 };
 use serde_json::{Value, json};
@@ -31,8 +31,9 @@ pub(crate) async fn ready(State(door): State<Door>) -> (StatusCode, Json<Value>)
 /// `GET /v2/models/{m}`: name, versions, inputs and outputs.
 pub(crate) async fn metadata(
     State(door): State<Door>,
-    Path(model): Path<String>,
+    model: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Refusal> {
+    let Path(model) = model?;
     let target = Target::new(&model, None)?;
     let served = door.registry.model(&target.model).await?;
     Ok(Json(metadata_body(target.model.as_str(), &served)))
@@ -41,8 +42,9 @@ pub(crate) async fn metadata(
 /// `GET /v1/models/{m}`: its versions, the newest first.
 pub(crate) async fn status(
     State(door): State<Door>,
-    Path(model): Path<String>,
+    model: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Refusal> {
+    let Path(model) = model?;
     let target = Target::new(&model, None)?;
     let served = door.registry.model(&target.model).await?;
     Ok(Json(status_body(&served)))

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Bytes,
-    extract::{Path, State, rejection::BytesRejection},
+    extract::{Path, State, rejection::BytesRejection, rejection::PathRejection},
     http::{HeaderMap, Method, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -15,48 +15,53 @@ use crate::{Door, path::Target, refusal::Refusal};
 const BINARY_TENSORS: &str = "Inference-Header-Content-Length";
 
 type Body = Result<Bytes, BytesRejection>;
+type Segments<T> = Result<Path<T>, PathRejection>;
 
 /// `POST /v2/models/{m}/infer`
 pub(crate) async fn infer(
     State(door): State<Door>,
-    Path(model): Path<String>,
+    model: Segments<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
     only_json(&headers)?;
+    let Path(model) = model?;
     ask(&door, Target::new(&model, None)?, body).await
 }
 
 /// `POST /v2/models/{m}/versions/{v}/infer`
 pub(crate) async fn infer_version(
     State(door): State<Door>,
-    Path((model, version)): Path<(String, String)>,
+    segments: Segments<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
     only_json(&headers)?;
+    let Path((model, version)) = segments?;
     ask(&door, Target::new(&model, Some(&version))?, body).await
 }
 
 /// `POST /v1/models/{m}:predict`
 pub(crate) async fn predict(
     State(door): State<Door>,
-    Path(model): Path<String>,
+    model: Segments<String>,
     method: Method,
     uri: Uri,
     body: Body,
 ) -> Result<Response, Refusal> {
+    let Path(model) = model?;
     ask(&door, Target::predict(&model, None, &method, &uri)?, body).await
 }
 
 /// `POST /v1/models/{m}/versions/{v}:predict`
 pub(crate) async fn predict_version(
     State(door): State<Door>,
-    Path((model, version)): Path<(String, String)>,
+    segments: Segments<(String, String)>,
     method: Method,
     uri: Uri,
     body: Body,
 ) -> Result<Response, Refusal> {
+    let Path((model, version)) = segments?;
     let target = Target::predict(&model, Some(&version), &method, &uri)?;
     ask(&door, target, body).await
 }

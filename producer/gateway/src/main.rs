@@ -1,6 +1,6 @@
 //! `inferq-gateway`: reads the flags, connects, serves until a signal.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         .unwrap_or_else(|_| EnvFilter::new("info,async_nats=error"));
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .with_env_filter(filter)
         .init();

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::rejection::BytesRejection,
+    extract::rejection::{BytesRejection, PathRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -81,6 +81,18 @@ impl From<ModelError> for Refusal {
 
 impl From<BytesRejection> for Refusal {
     fn from(rejection: BytesRejection) -> Self {
+        let status = rejection.status();
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            let told =
+                "the body is larger than this gateway takes; send fewer rows, or raise --max-body";
+            return Self::new(status, told);
+        }
+        Self::new(status, rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(rejection: PathRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, ErrorCode as NatsErrorCode};
-use async_nats::{HeaderMap, Message};
+use async_nats::{HeaderMap, Message, Subscriber};
 use futures::StreamExt;
 use inferq_schemas::headers::{JobHeaders, names};
 use inferq_schemas::identity::JobId;
@@ -28,6 +28,11 @@ use crate::pull::micro::{Micro, QUEUE_GROUP};
 
 /// How long a spilled request waits for the stream's word.
 const SPILL_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Requests a closing door still takes; more than are ever on their way at once to one worker.
+const LAST_REQUESTS: u64 = 64;
+/// A closing door that heard nothing for this long is closed.
+const QUIET: Duration = Duration::from_millis(250);
 
 /// How long RPC callers wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,25 +119,51 @@ impl Doors {
             }
         };
         self.micro.add(&model, subject);
-        let mut leaving = false;
+        let mut received = 0;
         loop {
             tokio::select! {
                 biased;
-                () = close.cancelled(), if !leaving => {
-                    leaving = true;
-                    if let Err(error) = requests.drain().await {
-                        warn!(%error, "could not leave the RPC queue group");
-                        break;
-                    }
-                }
+                () = close.cancelled() => break,
                 request = requests.next() => match request {
-                    Some(request) => self.take(&model, request, &deliveries).await,
+                    Some(request) => {
+                        received += 1;
+                        self.take(&model, request, &deliveries).await;
+                    }
                     None => break,
                 },
             }
         }
+        if let Err(error) = self.leave(&model, requests, received, &deliveries).await {
+            warn!(%error, %model, "could not leave the RPC queue group");
+        }
         self.micro.remove(&model);
         info!(%model, "RPC door closed");
+    }
+
+    /// Leaves the queue group and takes in what was on its way.
+    ///
+    /// The client forgets a subscription before the server does, and drops what arrives between. So
+    /// the end is set a few requests ahead first: under load it is reached at once, and without
+    /// load a quiet moment is waited for.
+    async fn leave(
+        &self,
+        model: &ModelName,
+        mut requests: Subscriber,
+        received: u64,
+        deliveries: &mpsc::Sender<Delivery>,
+    ) -> Result<(), async_nats::UnsubscribeError> {
+        requests.unsubscribe_after(received + LAST_REQUESTS).await?;
+        while let Ok(request) = tokio::time::timeout(QUIET, requests.next()).await {
+            match request {
+                Some(request) => self.take(model, request, deliveries).await,
+                None => return Ok(()),
+            }
+        }
+        requests.unsubscribe().await?;
+        while let Some(request) = requests.next().await {
+            self.take(model, request, deliveries).await;
+        }
+        Ok(())
     }
 
     async fn take(&self, model: &ModelName, request: Message, deliveries: &mpsc::Sender<Delivery>) {

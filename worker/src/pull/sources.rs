@@ -173,6 +173,15 @@ impl Sources {
         }
     }
 
+    /// Messages and status messages that requests under way may still bring.
+    pub(crate) fn expected(&self) -> usize {
+        let outstanding = self
+            .sources
+            .values()
+            .filter_map(|source| source.outstanding.as_ref());
+        outstanding.map(|outstanding| outstanding.left + 1).sum()
+    }
+
     /// When the next request is to be given up.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.sources
