@@ -148,8 +148,9 @@ pub enum ResultError {
     },
     /// There is no outcome yet.
     #[error(
-        "job {id} has no outcome after {waited:?}; it may be waiting or running, its outcome may have aged out, or \
-         there is no such job. Wait longer, and see `inferq workers`"
+        "job {id} has no outcome{}; it may be waiting or running, its outcome may have aged out, or \
+         there is no such job. Wait longer, and see `inferq workers`",
+        after(*waited)
     )]
     NotYet {
         /// The job.
@@ -291,6 +292,15 @@ impl RunError {
             Self::Submit(error) => error.code(),
             Self::Result(error) => error.code(),
         }
+    }
+}
+
+/// How long a result was waited for; one look is no wait.
+fn after(waited: Duration) -> String {
+    if waited.is_zero() {
+        " yet".to_owned()
+    } else {
+        format!(" after {waited:?}")
     }
 }
 

@@ -13,9 +13,9 @@ mod passes;
 mod show;
 mod verdict;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use inferq::{
     ModelName,
@@ -26,6 +26,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a shell reports for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
+/// How often the processes are looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs the held-out digits through an embedded stack and prints accuracy, jobs/s and latencies.
 #[derive(Debug, Parser)]
@@ -82,6 +84,7 @@ impl Demo {
         };
         let shown = tokio::select! {
             shown = self.show(&stack, &images) => Some(shown),
+            lost = lost(&stack) => Some(Err(lost)),
             () = stop.asked() => None,
         };
         tokio::select! {
@@ -110,6 +113,22 @@ impl Demo {
         let kept = verdict::of(stack.client(), &done, images.len()).await?;
         show::kept(&kept);
         Ok(())
+    }
+}
+
+/// Waits until something that should run has ended; without workers each job waits for its deadline.
+async fn lost(stack: &Stack) -> anyhow::Error {
+    loop {
+        for worker in stack.workers() {
+            if let Some(status) = worker.exited() {
+                let (id, lines) = (worker.id(), worker.last_lines());
+                return anyhow!("{id} ended ({status}) before it was told to. It said:{lines}");
+            }
+        }
+        if stack.nats().has_exited() {
+            return anyhow!("nats-server ended. It said:{}", stack.nats().last_lines());
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
