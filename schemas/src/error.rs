@@ -112,7 +112,7 @@ impl Failure {
     pub fn from_body(body: &Bytes, content_type: ContentType) -> Option<Self> {
         let body: FailureBody = match content_type {
             // A list would be read as the members in order.
-            ContentType::Json if ContentType::detect(body) != ContentType::Json => return None,
+            ContentType::Json if !body.trim_ascii_start().starts_with(b"{") => return None,
             ContentType::Json => serde_json::from_slice(body).ok()?,
             ContentType::Cbor => cbor::decode_failure(body)?,
         };

@@ -99,7 +99,7 @@ impl InferRequest {
         }
     }
 
-    /// Reads a body; without `content_type` it is JSON if it starts with `{`, else CBOR.
+    /// Reads a body; without `content_type` it is what [`ContentType::detect`] makes of it.
     ///
     /// Members we do not know are passed over. In CBOR the tensors share the body's memory.
     /// Memory taken: at most 5 bytes for each byte of a JSON body, 64 for each of

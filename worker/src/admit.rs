@@ -30,6 +30,9 @@ use crate::telemetry;
 /// The newest `Infer-Proto` that this version speaks.
 const PROTOCOL: u32 = 1;
 
+/// How often the RPC stream delivers a message: a retry of the last delivery would never come.
+const RPC_DELIVERIES: u64 = 2;
+
 /// What admission needs.
 pub struct Admission {
     /// Where standing outcomes are read.
@@ -207,7 +210,10 @@ impl Admission {
         let version = self
             .models
             .resolve(&job.model, &job.headers.version)
-            .map_err(JobError::Unknown)?;
+            .map_err(|failure| match self.models.snapshot().get(&job.model) {
+                None if job.ack().is_some() => JobError::Unloaded(job.model.clone()),
+                _ => JobError::Unknown(failure),
+            })?;
         if job.headers.payload_ref.is_some() {
             let message = "Infer-Payload-Ref: this worker takes bodies inside the message only; send the body itself";
             return Err(JobError::Unsupported(message.to_owned()));
@@ -218,7 +224,31 @@ impl Admission {
         let inputs = decoded
             .request
             .into_tensors(&version.inputs, &self.limits)?;
+        if version.batching.is_ok() {
+            check_rows(&inputs)?;
+        }
         Ok((version, inputs, ask))
+    }
+}
+
+/// Where rows are computed apart from each other, every input has the same number of them.
+fn check_rows(inputs: &[inferq_schemas::tensor::Tensor]) -> Result<(), JobError> {
+    let Some(first) = inputs.first() else {
+        return Ok(());
+    };
+    let rows = first.rows();
+    if rows == 0 {
+        let message = "inputs: no rows; send at least one";
+        return Err(JobError::Unsupported(message.to_owned()));
+    }
+    match inputs.iter().find(|input| input.rows() != rows) {
+        None => Ok(()),
+        Some(other) => Err(JobError::Unsupported(format!(
+            "inputs: `{}` has {rows} rows and `{}` has {}; send as many of each",
+            first.name,
+            other.name,
+            other.rows()
+        ))),
     }
 }
 
@@ -260,7 +290,7 @@ pub fn conclude(job: Job, error: &JobError, author: &Author) -> Finished {
 fn circumstances(job: &Job) -> Circumstances {
     let (redeliverable, age) = match &job.origin {
         Origin::Queue(queued) => (
-            true,
+            queued.recorded || queued.attempt < RPC_DELIVERIES,
             Duration::from_millis(unix_ms_now().saturating_sub(queued.published_unix_ms)),
         ),
         Origin::Rpc { .. } => (false, job.received.elapsed()),

@@ -149,7 +149,8 @@ struct Waiting {
     items: HashMap<u64, Item>,
     groups: BTreeMap<GroupKey, Group>,
     models: FairShare<ModelName>,
-    lanes: FairShare<(ModelName, Lane)>,
+    /// Apart for each model: a busy one must not move the place newcomers of another start from.
+    lanes: HashMap<ModelName, FairShare<Lane>>,
     arrivals: u64,
 }
 
@@ -160,7 +161,7 @@ impl Waiting {
             items: HashMap::new(),
             groups: BTreeMap::new(),
             models: FairShare::new(),
-            lanes: FairShare::new(),
+            lanes: HashMap::new(),
             arrivals: 0,
         }
     }
@@ -219,17 +220,20 @@ impl Waiting {
             .filter(|(key, _)| key.model == model)
             .flat_map(|(_, group)| group.lanes.keys().copied());
         let candidates: BTreeSet<Lane> = lanes.collect();
-        let (_, lane) = self
+        let lane = self
             .lanes
-            .pick(candidates.into_iter().map(|lane| (model.clone(), lane)))?;
+            .entry(model.clone())
+            .or_insert_with(FairShare::new)
+            .pick(candidates)?;
         let of_model = self.groups.iter().filter(|(key, _)| key.model == model);
         let key = of_model
             .filter_map(|(key, group)| Some((group.lanes.get(&lane)?.first()?, key)))
             .min()
             .map(|(_, key)| key.clone())?;
         let batch = self.fill(&key, lane)?;
-        self.lanes
-            .charge(&(model, lane), batch.rows() as f64, lane.weight());
+        if let Some(lanes) = self.lanes.get_mut(&model) {
+            lanes.charge(&lane, batch.rows() as f64, lane.weight());
+        }
         // Until the executor reports what the batch took, its rows stand for their time: a busy model
         // must not win every idle executor of the moment.
         self.models.charge(&key.model, batch.rows() as f64, 1);
@@ -341,7 +345,7 @@ fn group_key(work: &Work) -> GroupKey {
         Rows::Some(_) => work
             .inputs
             .iter()
-            .map(|input| input.shape[1..].to_vec())
+            .map(|input| input.shape.get(1..).unwrap_or_default().to_vec())
             .collect(),
     };
     GroupKey {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use inferq_schemas::headers::Status;
+use inferq_schemas::subjects::ModelName;
 use inferq_schemas::{ErrorCode, Failure, HeaderProblem, RequestError};
 
 /// Why a job got no answer.
@@ -35,6 +36,10 @@ pub enum JobError {
     /// No such model, version or label here.
     #[error("{0}")]
     Unknown(Failure),
+    /// The model left this worker after the job was pulled. Its consumer stands, so it is known, and
+    /// another worker may serve it.
+    #[error("model `{0}` is not served by this worker any more")]
+    Unloaded(ModelName),
     /// Its body is not a request that the model takes.
     #[error("{0}")]
     Request(#[from] RequestError),
@@ -124,7 +129,7 @@ pub fn disposition(error: &JobError, at: Circumstances) -> Disposition {
         JobError::Unknown(failure) => Disposition::End(Status::Error, failure.clone()),
         JobError::AnswerTooLarge { .. } => end(Status::Error, ErrorCode::TooLarge),
         JobError::Model(_) => end(Status::Error, ErrorCode::Model),
-        JobError::NewerProtocol(_) | JobError::Device(_) => {
+        JobError::NewerProtocol(_) | JobError::Device(_) | JobError::Unloaded(_) => {
             retry(at, backoff(at)).unwrap_or_else(|| no_retry(error, at, message.clone()))
         }
         JobError::Stopping => {

@@ -70,7 +70,17 @@ impl Executor {
                 return;
             };
             let started = Instant::now();
-            self.run_batch(&batch);
+            // The model's own panics are caught closer to it; one of ours must not cost the thread.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run_batch(&batch))) {
+                let message = panic_message(panic.as_ref());
+                warn!(model = %batch.version.model, version = batch.version.number, message, "a batch panicked outside of its model");
+                self.metrics.engine_failure(EngineFailure::Panic);
+                self.sessions.clear();
+                let failed = Failed::Panic(message);
+                for slice in &batch.slices {
+                    slice.work.fail(failed.to_job_error());
+                }
+            }
             last = Some((batch.version.model.clone(), started.elapsed()));
         }
     }

@@ -46,8 +46,17 @@ struct Held {
 
 #[derive(Debug)]
 struct Lease {
-    ack: String,
+    renewal: Renewal,
     renewed: Instant,
+}
+
+/// How a delivery that can come again is kept from doing so.
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    /// Where its progress acknowledgements go.
+    pub ack: String,
+    /// How often they do: a third of its consumer's ack_wait, so that two of them may be lost.
+    pub every: Duration,
 }
 
 impl Room {
@@ -89,23 +98,18 @@ impl Room {
         self.shared.lock().by_model.get(model).copied().unwrap_or(0)
     }
 
-    /// Takes a delivery in, full or not: what has arrived must be held. `ack` is the subject that
-    /// its progress acknowledgements go to, if it can be redelivered.
-    pub fn enter(&self, model: &ModelName, bytes: usize, ack: Option<String>) -> Hold {
+    /// Takes a delivery in, full or not: what has arrived must be held. `renewal` is there if it can
+    /// be redelivered.
+    pub fn enter(&self, model: &ModelName, bytes: usize, renewal: Option<Renewal>) -> Hold {
         let mut held = self.shared.lock();
         held.next += 1;
         let id = held.next;
         held.jobs += 1;
         held.bytes += bytes;
         *held.by_model.entry(model.clone()).or_insert(0) += 1;
-        if let Some(ack) = ack {
-            held.leases.insert(
-                id,
-                Lease {
-                    ack,
-                    renewed: Instant::now(),
-                },
-            );
+        if let Some(renewal) = renewal {
+            let renewed = Instant::now();
+            held.leases.insert(id, Lease { renewal, renewed });
         }
         self.shared.report(&held);
         drop(held);
@@ -122,17 +126,17 @@ impl Room {
         self.shared.changed.notified().await;
     }
 
-    /// The acknowledgement subjects that were last renewed at least `age` ago; they count as renewed now.
-    pub fn due_for_progress(&self, age: Duration) -> Vec<String> {
+    /// The acknowledgement subjects whose renewal is due; they count as renewed now.
+    pub fn due_for_progress(&self) -> Vec<String> {
         let now = Instant::now();
         let mut held = self.shared.lock();
         let due = held
             .leases
             .values_mut()
-            .filter(|lease| now.duration_since(lease.renewed) >= age);
+            .filter(|lease| now.duration_since(lease.renewed) >= lease.renewal.every);
         due.map(|lease| {
             lease.renewed = now;
-            lease.ack.clone()
+            lease.renewal.ack.clone()
         })
         .collect()
     }
@@ -143,7 +147,7 @@ impl Room {
             .lock()
             .leases
             .values()
-            .map(|lease| lease.ack.clone())
+            .map(|lease| lease.renewal.ack.clone())
             .collect()
     }
 }
@@ -212,10 +216,17 @@ mod tests {
         ModelName::new("digits").expect("a valid name")
     }
 
+    fn renewal() -> Renewal {
+        Renewal {
+            ack: "ack".into(),
+            every: Duration::from_secs(10),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_dropped_hold_gives_back_all_it_took() {
         let room = room();
-        let hold = room.enter(&model(), 60, Some("ack".into()));
+        let hold = room.enter(&model(), 60, Some(renewal()));
         assert_eq!(
             (room.free_jobs(), room.free_bytes(), room.held_for(&model())),
             (1, 40, 1)
@@ -239,11 +250,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn progress_is_due_once_per_interval() {
         let room = room();
-        let _hold = room.enter(&model(), 1, Some("ack".into()));
-        let interval = Duration::from_secs(10);
-        assert!(room.due_for_progress(interval).is_empty());
-        tokio::time::advance(interval).await;
-        assert_eq!(room.due_for_progress(interval), ["ack"]);
-        assert!(room.due_for_progress(interval).is_empty());
+        let _hold = room.enter(&model(), 1, Some(renewal()));
+        assert!(room.due_for_progress().is_empty());
+        tokio::time::advance(renewal().every).await;
+        assert_eq!(room.due_for_progress(), ["ack"]);
+        assert!(room.due_for_progress().is_empty());
     }
 }

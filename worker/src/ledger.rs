@@ -15,13 +15,17 @@ use inferq_schemas::assets::Assets;
 use inferq_schemas::headers::{OutcomeHeaders, Status, dead, names};
 use inferq_schemas::identity::JobId;
 use inferq_schemas::subjects::{Lane, ModelName, Subjects};
-use tracing::{debug, warn};
+use inferq_schemas::{ContentType, ErrorCode, Failure};
+use tracing::{debug, error, warn};
 
 use crate::job::{Outcome, unix_ms_now};
 use crate::settlement::Event;
 
 /// Longest wait for the answer to one step. Longer than a leader election, shorter than ack_wait.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Headers that a stream takes: the server's limit of 64 KiB, less what the client adds.
+const MAX_HEADER_BYTES: usize = 63 * 1024;
 
 /// Room for what the client adds to a message: expected sequence and protocol line.
 const ENVELOPE_BYTES: usize = 256;
@@ -102,13 +106,18 @@ impl Ledger {
             }
             Err(error) => return Err(Unanswered::of(error)),
         };
-        let headers =
-            OutcomeHeaders::parse(header_pairs(&message.headers)).map_err(Unanswered::of)?;
-        Ok(Some(Outcome {
-            headers,
-            body: message.payload,
-            sequence: Some(message.sequence),
-        }))
+        let sequence = Some(message.sequence);
+        match OutcomeHeaders::parse(header_pairs(&message.headers)) {
+            Ok(headers) => Ok(Some(Outcome {
+                headers,
+                body: message.payload,
+                sequence,
+            })),
+            Err(error) => {
+                error!(%job, %error, "what stands as the outcome of a job is no outcome; its caller is told so");
+                Ok(Some(unreadable(job, sequence)))
+            }
+        }
     }
 
     /// Publishes the dead letter of `outcome`, once.
@@ -116,10 +125,12 @@ impl Ledger {
         let subject = self
             .subjects
             .dead(letter.model, letter.lane, &outcome.headers.job_id);
-        let headers = dead_headers(letter.headers, outcome);
-        let header_bytes: usize = header_pairs(&headers)
-            .map(|(name, value)| name.len() + value.len() + 4)
-            .sum();
+        let mut headers = dead_headers(letter.headers, outcome);
+        if bytes_of(&headers) > MAX_HEADER_BYTES {
+            warn!(job = %outcome.headers.job_id, "dead letter kept without its own headers, which do not fit beside the reason");
+            headers = dead_headers(&HeaderMap::new(), outcome);
+        }
+        let header_bytes = bytes_of(&headers);
         let fits = letter.body.len() + header_bytes + ENVELOPE_BYTES <= self.max_payload();
         if !fits {
             warn!(job = %outcome.headers.job_id, bytes = letter.body.len(), "dead letter kept without its body, which does not fit beside the reason");
@@ -322,6 +333,31 @@ impl Unanswered {
     }
 }
 
+/// Stands for a record that is not ours to read: asking again would bring the same, for ever.
+fn unreadable(job: &JobId, sequence: Option<u64>) -> Outcome {
+    let failure = Failure::new(
+        ErrorCode::Conflict,
+        format!("the record that stands as the outcome of job {job} cannot be read; use a new id"),
+    );
+    let content_type = ContentType::Json;
+    Outcome {
+        body: failure.body(content_type),
+        headers: OutcomeHeaders {
+            job_id: job.clone(),
+            status: Status::Error,
+            failure: Some(failure),
+            worker: "unknown".to_owned(),
+            model_version: None,
+            attempt: 0,
+            body_digest: None,
+            payload_ref: None,
+            content_type,
+            traceparent: None,
+        },
+        sequence,
+    }
+}
+
 /// Original headers, less those that would steer the server, and why the job is here.
 fn dead_headers(original: &HeaderMap, outcome: &Outcome) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -351,6 +387,12 @@ fn dead_headers(original: &HeaderMap, outcome: &Outcome) -> HeaderMap {
     headers.insert(names::ATTEMPT, outcome.headers.attempt.to_string());
     headers.insert(names::WORKER, outcome.headers.worker.as_str());
     headers
+}
+
+fn bytes_of(headers: &HeaderMap) -> usize {
+    header_pairs(headers)
+        .map(|(name, value)| name.len() + value.len() + 4)
+        .sum()
 }
 
 /// Name and value of every header.

@@ -117,7 +117,7 @@ impl Lookup {
         inputs: Vec<Tensor>,
         ask: &Ask,
     ) -> Result<Answer, JobError> {
-        let by_row = version.batching.is_ok();
+        let by_row = version.batching.is_ok() && !inputs.is_empty();
         let rows = inputs
             .first()
             .and_then(|input| input.shape.first())
@@ -137,7 +137,7 @@ impl Lookup {
                 computed: Some(computed),
             });
         }
-        let keys = keys(job, version, &inputs, ask, by_row.then_some(rows));
+        let keys = keys(job, version, &inputs, ask, by_row);
         let stored = self.cache.get_many(&version.digest, &keys).await;
         let mut known: Vec<Option<Known>> = stored
             .into_iter()
@@ -170,6 +170,14 @@ impl Lookup {
                 } else {
                     vec![outputs]
                 };
+                if answers.len() != leads.len() {
+                    // Rows left without an answer would be asked for again and again.
+                    return Err(JobError::Model(format!(
+                        "the model gave {} rows for {}; without batch proof switch batching off in model.toml",
+                        answers.len(),
+                        leads.len()
+                    )));
+                }
                 let mut entries = Vec::with_capacity(leads.len());
                 for ((unit, lead), answer) in leads.into_iter().zip(answers) {
                     let answer = Arc::new(answer);
@@ -280,13 +288,7 @@ impl Lookup {
     }
 }
 
-fn keys(
-    job: &Job,
-    version: &Version,
-    inputs: &[Tensor],
-    ask: &Ask,
-    rows: Option<usize>,
-) -> Vec<CacheKey> {
+fn keys(job: &Job, version: &Version, inputs: &[Tensor], ask: &Ask, by_row: bool) -> Vec<CacheKey> {
     let settings = &version.settings.cache;
     let tenant = match settings.scope {
         CacheScopeSetting::Tenant => job.headers.tenant.as_deref(),
@@ -300,9 +302,9 @@ fn keys(
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     let scope = CacheScope::new(&version.digest, tenant, &ask.outputs, &parameters);
-    match rows {
-        Some(rows) => (0..rows).map(|row| scope.row(inputs, row)).collect(),
-        None => vec![scope.whole(inputs)],
+    match by_row {
+        true => scope.rows(inputs),
+        false => vec![scope.whole(inputs)],
     }
 }
 

@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use async_nats::Subscriber;
+use async_nats::connection::State;
 use async_nats::jetstream::{self, consumer::pull::BatchConfig};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::hold::Room;
+use crate::hold::{Renewal, Room};
 use crate::job::{Delivery, Origin, Queued};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -37,6 +38,15 @@ mod sources;
 
 /// How long a waiting pull stays with the server. Short, since a lost one is noticed only after it.
 const WAIT: Duration = Duration::from_secs(5);
+/// Time between progress acknowledgements of a job, whose ack_wait is 30 s.
+const JOB_PROGRESS: Duration = Duration::from_secs(10);
+/// The same for queued RPC, whose ack_wait is 10 s.
+const RPC_PROGRESS: Duration = Duration::from_secs(3);
+/// What the server counts of a message beside headers and body: its subject and the one to
+/// acknowledge it at, in bytes.
+const SUBJECT_BYTES: usize = 1024;
+/// How often an ended connection is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How much longer than its expiry a request may stay unanswered before it counts as lost.
 const GUARD: Duration = Duration::from_secs(2);
 
@@ -73,9 +83,13 @@ pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyh
     sources.update(&puller.serving.borrow_and_update());
     loop {
         puller.issue(&mut sources, &inbox).await;
+        let pause = match puller.is_connected() {
+            true => WAIT,
+            false => LOOK_AGAIN,
+        };
         let wake = sources
             .next_expiry()
-            .unwrap_or_else(|| Instant::now() + WAIT);
+            .unwrap_or_else(|| Instant::now() + pause);
         tokio::select! {
             biased;
             () = puller.stop.cancelled() => break,
@@ -105,9 +119,14 @@ pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyh
 }
 
 impl Puller {
+    fn is_connected(&self) -> bool {
+        self.ledger.client().connection_state() == State::Connected
+    }
+
     /// Sends the requests that there is room for now.
     async fn issue(&self, sources: &mut Sources, inbox: &str) {
-        if !self.gate.is_open() {
+        // Without a connection requests would gather in the client and all be sent at its return.
+        if !self.gate.is_open() || !self.is_connected() {
             return;
         }
         // A pull carries the free bytes as its limit; below one message's size it could starve.
@@ -116,7 +135,7 @@ impl Puller {
         if free_bytes < self.ledger.max_payload() && !whole_room_free {
             return;
         }
-        let max_bytes = free_bytes.max(self.ledger.max_payload());
+        let max_bytes = free_bytes.max(self.ledger.max_payload()) + SUBJECT_BYTES;
         let grants = sources.grants(self.room.free_jobs(), self.room.limits().jobs, |model| {
             self.room.held_for(model)
         });
@@ -210,10 +229,13 @@ impl Puller {
         let async_nats::Message {
             headers, payload, ..
         } = message.message;
+        let every = match subject.kind {
+            QueueKind::Job => JOB_PROGRESS,
+            QueueKind::Rpc => RPC_PROGRESS,
+        };
+        let renewal = queued.ack.clone().map(|ack| Renewal { ack, every });
         Some(Delivery {
-            hold: self
-                .room
-                .enter(&subject.model, payload.len(), queued.ack.clone()),
+            hold: self.room.enter(&subject.model, payload.len(), renewal),
             origin: Origin::Queue(queued),
             model: subject.model,
             lane: subject.lane,
@@ -267,14 +289,12 @@ fn source_of_status(inbox: &str, message: &async_nats::Message) -> Option<Source
 
 /// Sends progress acknowledgements for everything held, until everything is settled.
 pub async fn keep_alive(ledger: Ledger, room: Room, ended: CancellationToken) {
-    /// A third of ack_wait: two of them may be lost.
-    const INTERVAL: Duration = Duration::from_secs(10);
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = ended.cancelled() => return,
-            _ = ticks.tick() => for ack in room.due_for_progress(INTERVAL) {
+            _ = ticks.tick() => for ack in room.due_for_progress() {
                 ledger.progress(&ack).await;
             }
         }

@@ -146,12 +146,18 @@ impl Settler {
                     ResultMode::Reply => Keep::Status,
                     ResultMode::Both | ResultMode::Store => Keep::Everything,
                 };
-                self.ledger
-                    .commit(outcome, job.headers.supersedes.unwrap_or(0), keep)
-                    .await
+                // What a replay supersedes may have left the stream by age; then none stands.
+                let expected = match job.headers.supersedes {
+                    Some(sequence) if !settlement.is_vacant() => sequence,
+                    _ => 0,
+                };
+                self.ledger.commit(outcome, expected, keep).await
             }
             Step::Read => match self.ledger.read(&job.headers.id).await {
-                Ok(Some(standing)) if standing.sequence == job.headers.supersedes => Event::Missing,
+                // COMMIT was refused because this one is gone: a replica that lags behind told us.
+                Ok(Some(standing)) if standing.sequence == job.headers.supersedes => {
+                    Event::Unanswered
+                }
                 Ok(Some(standing)) => Event::Stands(standing),
                 Ok(None) => Event::Missing,
                 Err(error) => {

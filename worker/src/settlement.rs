@@ -70,6 +70,8 @@ pub struct Settlement<T> {
     /// The proposed outcome until COMMIT, the standing one after.
     outcome: T,
     conflict: bool,
+    /// A READ found none: the next COMMIT expects none, whatever the job says it supersedes.
+    vacant: bool,
 }
 
 impl<T: Record> Settlement<T> {
@@ -85,6 +87,7 @@ impl<T: Record> Settlement<T> {
             step,
             outcome,
             conflict: false,
+            vacant: false,
         };
         settlement.skip_needless();
         settlement
@@ -97,6 +100,7 @@ impl<T: Record> Settlement<T> {
             step: Step::Read,
             outcome: outcome.clone(),
             conflict: false,
+            vacant: false,
         };
         settlement.apply(Event::Stands(outcome));
         settlement
@@ -118,6 +122,11 @@ impl<T: Record> Settlement<T> {
         self.conflict
     }
 
+    /// Whether no outcome stood when this was last looked at.
+    pub fn is_vacant(&self) -> bool {
+        self.vacant
+    }
+
     /// Takes note of how the step went.
     pub fn apply(&mut self, event: Event<T>) {
         self.step = match (self.step, event) {
@@ -131,7 +140,10 @@ impl<T: Record> Settlement<T> {
                 Step::DeadLetter
             }
             // It was removed between the refusal and the look: ours may be written now.
-            (Step::Read, Event::Missing) => Step::Commit,
+            (Step::Read, Event::Missing) => {
+                self.vacant = true;
+                Step::Commit
+            }
             (Step::DeadLetter, Event::Done) => Step::Reply,
             (Step::Reply, Event::Done) => Step::Acknowledge,
             (Step::Acknowledge, Event::Done) => Step::Done,

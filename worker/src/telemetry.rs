@@ -45,7 +45,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sends what waits, within [`FLUSH_LIMIT`] for traces and again for metrics. Blocks for that long at most.
+    /// Sends what waits, within one second for traces and again for metrics. Blocks for that long at most.
     pub fn shutdown(mut self) {
         self.flush();
     }

@@ -84,12 +84,12 @@ impl Demo {
         };
         let shown = tokio::select! {
             shown = self.show(&stack, &images) => Some(shown),
-            lost = lost(&stack) => Some(Err(lost)),
+            // Dropping the stack kills what is left of it.
+            lost = lost(&stack) => return Err(lost),
             () = stop.asked() => None,
         };
         tokio::select! {
             stopped = stack.stop() => stopped.context("the stack did not stop in order")?,
-            // Dropping the stack kills what is left of it.
             () = stop.asked() => return Ok(interrupted()),
         }
         match shown {

@@ -415,7 +415,8 @@ fn cbor_has_only_tensors() {
         error.to_string(),
         "`inputs` is missing; CBOR has only the form of named tensors"
     );
-    let error = InferRequest::decode(&Bytes::new(), None, &Limits::default()).expect_err("empty");
+    let cbor = Some(ContentType::Cbor);
+    let error = InferRequest::decode(&Bytes::new(), cbor, &Limits::default()).expect_err("empty");
     assert!(
         error.to_string().starts_with("not a CBOR request: "),
         "{error}"

@@ -257,12 +257,19 @@ impl Doors {
         let replaced = [names::REPLY_TO, names::DEADLINE, names::TIMEOUT];
         let mut headers = HeaderMap::new();
         for (name, value) in header_pairs(given) {
-            if !replaced
-                .iter()
-                .any(|replaced| name.eq_ignore_ascii_case(replaced))
+            // Those of the server would steer the stream: a repeated Nats-Msg-Id is not stored again.
+            let of_server = name.to_ascii_lowercase().starts_with("nats-");
+            if !of_server
+                && !replaced
+                    .iter()
+                    .any(|replaced| name.eq_ignore_ascii_case(replaced))
             {
                 headers.append(name, value);
             }
+        }
+        let is_id = |(name, _): (&str, &str)| name.eq_ignore_ascii_case(names::JOB_ID);
+        if !header_pairs(given).any(is_id) {
+            headers.insert(names::JOB_ID, parsed.id.as_str());
         }
         headers.insert(names::REPLY_TO, reply);
         headers.insert(names::DEADLINE, deadline.to_string());

@@ -54,7 +54,8 @@ pub(crate) struct Sources {
     next: u64,
     sources: HashMap<SourceId, Source>,
     models: FairShare<ModelName>,
-    lanes: FairShare<(ModelName, Lane)>,
+    /// Apart for each model: a busy one must not move the place newcomers of another start from.
+    lanes: HashMap<ModelName, FairShare<Lane>>,
 }
 
 struct Source {
@@ -68,6 +69,8 @@ struct Source {
 struct Outstanding {
     left: usize,
     until: Instant,
+    /// Whether it has brought a message.
+    answered: bool,
 }
 
 impl Sources {
@@ -76,7 +79,7 @@ impl Sources {
             next: 0,
             sources: HashMap::new(),
             models: FairShare::new(),
-            lanes: FairShare::new(),
+            lanes: HashMap::new(),
         }
     }
 
@@ -100,7 +103,7 @@ impl Sources {
         self.models
             .retain(|model| sources.values().any(|source| source.served.model == *model));
         self.lanes
-            .retain(|(model, _)| sources.values().any(|source| source.served.model == *model));
+            .retain(|model, _| sources.values().any(|source| source.served.model == *model));
     }
 
     /// The consumer of `source`.
@@ -123,7 +126,11 @@ impl Sources {
                 Ask::Wait => 1,
                 Ask::Fetch(messages) => messages,
             };
-            source.outstanding = Some(Outstanding { left, until });
+            source.outstanding = Some(Outstanding {
+                left,
+                until,
+                answered: false,
+            });
         }
     }
 
@@ -132,6 +139,7 @@ impl Sources {
         if let Some(source) = self.sources.get_mut(&source) {
             source.pending = pending;
             if let Some(outstanding) = &mut source.outstanding {
+                outstanding.answered = true;
                 outstanding.left = outstanding.left.saturating_sub(1);
                 if outstanding.left == 0 {
                     source.outstanding = None;
@@ -140,14 +148,17 @@ impl Sources {
         }
     }
 
-    /// The request ended without (more) messages. 404: none there; 408: its time is over.
+    /// The request ended without (more) messages. 404: none there; 408: its time is over; 409: the
+    /// server refuses it, or its bytes are used up.
     pub(crate) fn ended(&mut self, source: SourceId, status: u16) {
         const NO_MESSAGES: u16 = 404;
+        const REFUSED: u16 = 409;
         const NO_RESPONDERS: u16 = 503;
         if let Some(source) = self.sources.get_mut(&source) {
             match (&mut source.outstanding, status) {
-                // The consumer or the server is away. Asking again at once would only spin.
-                (Some(outstanding), NO_RESPONDERS) => {
+                // The consumer or the server is away or has enough requests. Asking again at once
+                // would only spin.
+                (Some(outstanding), NO_RESPONDERS | REFUSED) if !outstanding.answered => {
                     outstanding.until = outstanding
                         .until
                         .min(Instant::now() + Duration::from_secs(1))
@@ -200,6 +211,7 @@ impl Sources {
         held: impl Fn(&ModelName) -> usize,
     ) -> Vec<Grant> {
         let mut left = free.saturating_sub(self.promised());
+        let has_room = left > 0;
         let mut grants = Vec::new();
         let mut granted: HashMap<ModelName, usize> = HashMap::new();
         let working = self.models_with_work(&held);
@@ -237,8 +249,9 @@ impl Sources {
                 ask: Ask::Fetch(messages),
             });
         }
-        // Waiting pulls are not counted against the room: surplus is at most one per consumer.
-        if left > 0 {
+        // Waiting pulls are not counted against the room: surplus is at most one per consumer. They
+        // go out even if fetches take all of it, or a flood would hide what comes to a quiet lane.
+        if has_room {
             let waiting = self.ready(|source| source.pending == 0);
             grants.extend(waiting.into_iter().map(|source| Grant {
                 source,
@@ -295,9 +308,11 @@ impl Sources {
         let of_model = || ready.iter().filter(|id| sources[id].served.model == model);
         let lane = self
             .lanes
-            .pick(of_model().map(|id| (model.clone(), sources[id].served.lane)))?;
+            .entry(model.clone())
+            .or_insert_with(FairShare::new)
+            .pick(of_model().map(|id| sources[id].served.lane))?;
         of_model()
-            .find(|id| sources[id].served.lane == lane.1)
+            .find(|id| sources[id].served.lane == lane)
             .copied()
     }
 
@@ -305,7 +320,9 @@ impl Sources {
         let cost = messages as f64;
         self.models.charge(model, cost, 1);
         self.lanes
-            .charge(&(model.clone(), lane), cost, lane.weight());
+            .entry(model.clone())
+            .or_insert_with(FairShare::new)
+            .charge(&lane, cost, lane.weight());
     }
 }
 

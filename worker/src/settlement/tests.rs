@@ -71,6 +71,8 @@ impl World {
             step,
             outcome,
             conflict,
+            // Decides what COMMIT expects when it replaces an outcome; none is replaced here.
+            vacant: false,
         })
     }
 
@@ -280,6 +282,11 @@ fn an_outcome_that_vanished_after_a_refusal_is_written_again() {
         terms(),
     );
     settlement.apply(Event::Refused);
+    assert!(!settlement.is_vacant());
     settlement.apply(Event::Missing);
     assert_eq!(settlement.step(), Step::Commit);
+    assert!(
+        settlement.is_vacant(),
+        "a replay must not expect what is gone"
+    );
 }

@@ -91,6 +91,32 @@ async fn a_fetch_never_asks_for_more_than_there_is_room_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flood_in_one_lane_does_not_stop_the_waiting_at_the_others() {
+    let mut sources = sources(&["a"]);
+    has_work(&mut sources, "a", Lane::Low, 1_000_000);
+    let grants = sources.grants(1, 64, |_| 63);
+    assert_eq!(fetched(&grants).len(), 1);
+    assert_eq!(
+        grants.iter().filter(|grant| grant.ask == Ask::Wait).count(),
+        2
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_is_not_repeated_in_a_tight_loop_but_one_that_brought_something_is() {
+    let mut sources = sources(&["a"]);
+    let low = has_work(&mut sources, "a", Lane::Low, 100);
+    let later = Instant::now() + Duration::from_secs(5);
+    sources.asked(low, Ask::Fetch(10), later);
+    sources.received(low, 99);
+    sources.ended(low, 409);
+    assert_eq!(fetched(&sources.grants(1, 64, |_| 0)).len(), 1);
+    sources.asked(low, Ask::Fetch(10), later);
+    sources.ended(low, 409);
+    assert!(fetched(&sources.grants(64, 64, |_| 0)).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn lanes_are_served_eight_to_four_to_one() {
     let mut sources = sources(&["a"]);
     let ids = Lane::ALL.map(|lane| has_work(&mut sources, "a", lane, 1_000_000));
@@ -133,6 +159,7 @@ async fn a_lane_with_work_waits_thirty_seconds_at_most() {
     let low = has_work(&mut sources, "a", Lane::Low, 10);
     has_work(&mut sources, "a", Lane::High, 1_000_000);
     sources.charge(&model("a"), Lane::Low, 1_000_000);
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert_ne!(fetched(&sources.grants(1, 64, |_| 0))[0].0, low);
     tokio::time::advance(PATIENCE).await;
     assert_eq!(fetched(&sources.grants(1, 64, |_| 0))[0].0, low);
