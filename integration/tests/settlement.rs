@@ -17,13 +17,13 @@ use inferq_integration::{PATIENCE, messages_in, plain, start, wait_until_empty};
 use inferq_schemas::{ErrorCode, Failure, Limits, ReplyPrefixes, Subjects};
 use inferq_worker::admit::Admission;
 use inferq_worker::cancelled::Tombstones;
+use inferq_worker::deadline::RpcTimes;
 use inferq_worker::hold::{Room, RoomLimits};
 use inferq_worker::job::{Author, Delivery, Job, Origin, Outcome, Queued};
 use inferq_worker::ledger::Ledger;
 use inferq_worker::metrics::Metrics;
 use inferq_worker::models::Models;
 use inferq_worker::pull::micro::Micro;
-use inferq_worker::pull::rpc::RpcTimes;
 use inferq_worker::settle::{Gate, Settler, terms};
 use inferq_worker::settlement::{Settlement, Step};
 

@@ -6,7 +6,6 @@
 //! the place.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use inferq_schemas::headers::{JobHeaders, ParsedHeaders};
 use inferq_schemas::identity::{JobId, body_digest};
@@ -17,21 +16,16 @@ use tokio::task::JoinSet;
 use tracing::{Instrument, info_span, warn};
 
 use crate::cancelled::Tombstones;
-use crate::disposition::{Circumstances, Disposition, JobError, disposition};
-use crate::job::{
-    Admitted, Ask, Author, Deadline, Delivery, Finished, Job, Origin, Outcome, Verdict, unix_ms_now,
-};
+use crate::deadline::{Deadline, RpcTimes, rpc_deadline_unix_ms, unix_ms_now};
+use crate::disposition::JobError;
+use crate::job::{Admitted, Ask, Author, Delivery, Finished, Job, Origin, Outcome, Verdict};
 use crate::ledger::{Ledger, header_pairs};
 use crate::metrics::Door;
 use crate::models::Models;
-use crate::pull::rpc::{RpcTimes, rpc_deadline_unix_ms};
 use crate::telemetry;
 
 /// The newest `Infer-Proto` that this version speaks.
 const PROTOCOL: u32 = 1;
-
-/// How often the RPC stream delivers a message: a retry of the last delivery would never come.
-const RPC_DELIVERIES: u64 = 2;
 
 /// What admission needs.
 pub struct Admission {
@@ -103,7 +97,7 @@ impl Admission {
                     inputs,
                     ask,
                 }),
-                Err(error) => Err(Box::new(conclude(job, &error, &self.author))),
+                Err(error) => Err(Box::new(self.author.conclude(job, &error))),
             }
         }
         .instrument(span)
@@ -273,35 +267,4 @@ fn check_outputs(asked: &[String], version: &crate::models::Version) -> Result<(
         has.join("`, `")
     );
     Err(JobError::Unsupported(message))
-}
-
-/// The verdict on a job that got no answer.
-pub fn conclude(job: Job, error: &JobError, author: &Author) -> Finished {
-    let at = circumstances(&job);
-    let verdict = match disposition(error, at) {
-        Disposition::End(status, failure) => {
-            Verdict::Commit(author.failure(&job, status, failure, None))
-        }
-        Disposition::RetryAfter(delay) => Verdict::Retry(delay),
-    };
-    Finished { job, verdict }
-}
-
-fn circumstances(job: &Job) -> Circumstances {
-    let (redeliverable, age) = match &job.origin {
-        Origin::Queue(queued) => (
-            queued.recorded || queued.attempt < RPC_DELIVERIES,
-            Duration::from_millis(unix_ms_now().saturating_sub(queued.published_unix_ms)),
-        ),
-        Origin::Rpc { .. } => (false, job.received.elapsed()),
-    };
-    Circumstances {
-        attempt: job.attempt(),
-        age,
-        left: job
-            .deadline
-            .map(|deadline| deadline.0.saturating_duration_since(Instant::now())),
-        redeliverable,
-        jitter: rand::random(),
-    }
 }

@@ -14,9 +14,9 @@ use inferq_schemas::subjects::{Lane, ModelName};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::BatchLimits;
+use crate::deadline::Deadline;
 use crate::disposition::JobError;
 use crate::fair::FairShare;
-use crate::job::Deadline;
 use crate::metrics::CloseReason;
 use crate::models::Version;
 use crate::work::{Rows, Work};

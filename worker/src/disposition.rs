@@ -56,6 +56,9 @@ pub enum JobError {
         /// `max_payload` of the server.
         limit: usize,
     },
+    /// The engine refuses the input; it never will take it.
+    #[error("{0}")]
+    Input(String),
     /// The model fails on this input, and would again.
     #[error("{0}")]
     Model(String),
@@ -117,9 +120,10 @@ pub fn disposition(error: &JobError, at: Circumstances) -> Disposition {
         )
     };
     match error {
-        JobError::Headers(_) | JobError::Request(_) | JobError::Unsupported(_) => {
-            end(Status::Error, ErrorCode::BadInput)
-        }
+        JobError::Headers(_)
+        | JobError::Request(_)
+        | JobError::Input(_)
+        | JobError::Unsupported(_) => end(Status::Error, ErrorCode::BadInput),
         JobError::NewerProtocol(_) if at.age >= NEWER_WORKER_GRACE => {
             end(Status::Error, ErrorCode::BadInput)
         }

@@ -189,9 +189,8 @@ impl Failed {
 
     fn to_job_error(&self) -> JobError {
         match self {
-            Failed::Run(error @ (RunError::Input(_) | RunError::Model(_))) => {
-                JobError::Model(error.to_string())
-            }
+            Failed::Run(error @ RunError::Input(_)) => JobError::Input(error.to_string()),
+            Failed::Run(error @ RunError::Model(_)) => JobError::Model(error.to_string()),
             Failed::Run(error @ RunError::Device(_)) => JobError::Device(error.to_string()),
             Failed::Panic(message) => {
                 JobError::Model(format!("the model panicked on this input: {message}"))

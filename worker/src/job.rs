@@ -3,7 +3,7 @@
 //! Stages share these types and nothing else.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -14,6 +14,8 @@ use inferq_schemas::tensor::Tensor;
 use inferq_schemas::{ContentType, Failure, Form, InferRequest};
 use tracing::Span;
 
+use crate::deadline::{Deadline, unix_ms_now};
+use crate::disposition::{Circumstances, Disposition, JobError, disposition};
 use crate::hold::Hold;
 use crate::metrics::Door;
 use crate::models::Version;
@@ -135,41 +137,6 @@ impl Job {
     }
 }
 
-/// A moment on the clocks of this process, taken from one on the wall clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(pub Instant);
-
-impl Deadline {
-    /// The deadline `unix_ms`, which may be past.
-    pub fn from_unix_ms(unix_ms: u64) -> Self {
-        let now = Instant::now();
-        let now_ms = unix_ms_now();
-        Self(match unix_ms.checked_sub(now_ms) {
-            // A deadline centuries away must not overflow the clock.
-            Some(ahead) => now + Duration::from_millis(ahead.min(MAX_AHEAD_MS)),
-            None => now
-                .checked_sub(Duration::from_millis(now_ms - unix_ms))
-                .unwrap_or(now),
-        })
-    }
-
-    /// Whether it has passed.
-    pub fn has_passed(self) -> bool {
-        self.0 <= Instant::now()
-    }
-}
-
-/// A year: longer than any stream keeps a job.
-const MAX_AHEAD_MS: u64 = 365 * 24 * 3600 * 1000;
-
-/// The wall clock in unix milliseconds.
-pub fn unix_ms_now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// A job whose input fits its model.
 #[derive(Debug)]
 pub struct Admitted {
@@ -282,6 +249,17 @@ impl Author {
         }
     }
 
+    /// The end of a job that got no answer, or its next try.
+    pub fn conclude(&self, job: Job, error: &JobError) -> Finished {
+        let verdict = match disposition(error, circumstances(&job)) {
+            Disposition::End(status, failure) => {
+                Verdict::Commit(self.failure(&job, status, failure, None))
+            }
+            Disposition::RetryAfter(delay) => Verdict::Retry(delay),
+        };
+        Finished { job, verdict }
+    }
+
     fn headers(
         &self,
         job: &Job,
@@ -302,5 +280,27 @@ impl Author {
             traceparent: crate::telemetry::inject(&job.span)
                 .or_else(|| job.headers.traceparent.clone()),
         }
+    }
+}
+
+/// How often the RPC stream delivers a message: a retry of the last delivery would never come.
+const RPC_DELIVERIES: u64 = 2;
+
+fn circumstances(job: &Job) -> Circumstances {
+    let (redeliverable, age) = match &job.origin {
+        Origin::Queue(queued) => (
+            queued.recorded || queued.attempt < RPC_DELIVERIES,
+            Duration::from_millis(unix_ms_now().saturating_sub(queued.published_unix_ms)),
+        ),
+        Origin::Rpc { .. } => (false, job.received.elapsed()),
+    };
+    Circumstances {
+        attempt: job.attempt(),
+        age,
+        left: job
+            .deadline
+            .map(|deadline| deadline.0.saturating_duration_since(Instant::now())),
+        redeliverable,
+        jitter: rand::random(),
     }
 }

@@ -15,10 +15,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{Instrument, warn};
 
-use crate::admit::conclude;
 use crate::cache::Cache;
+use crate::deadline::unix_ms_now;
 use crate::disposition::JobError;
-use crate::job::{Admitted, Ask, Author, Finished, Job, Origin, Verdict, unix_ms_now};
+use crate::job::{Admitted, Ask, Author, Finished, Job, Origin, Verdict};
 use crate::ledger::Ledger;
 use crate::lookup::flights::{Claim, Flights};
 use crate::metrics::Metrics;
@@ -106,7 +106,7 @@ impl Lookup {
         };
         match result.and_then(|answer| self.outcome(&job, &version, ask, answer)) {
             Ok(verdict) => Finished { job, verdict },
-            Err(error) => conclude(job, &error, &self.author),
+            Err(error) => self.author.conclude(job, &error),
         }
     }
 

@@ -71,18 +71,18 @@ impl Metrics {
         );
         let queue = declare.histogram(
             "queue",
-            "From publishing a job to its receipt here",
+            "From publishing an answered job to its receipt here, by two clocks; 0 for requests",
             seconds(),
         );
         let batch = declare.histogram(
             "batch",
-            "From receipt of a job to the start of its forward pass",
+            "From the batch stage's receipt of rows to the start of their forward pass",
             seconds(),
         );
         let compute = declare.histogram("compute", "Forward passes", seconds());
         let publish = declare.histogram(
             "publish",
-            "From the end of a job's forward pass to its acknowledgement",
+            "From the decision on a job to its acknowledgement",
             seconds(),
         );
         let job = declare.histogram("job", "From receipt of a job to its end", seconds());
@@ -104,10 +104,11 @@ impl Metrics {
             "redeliveries",
             "Deliveries of a job that had been delivered before",
         );
-        let dead_letters = declare.counter("dead_letters", "Dead letters published");
+        let dead_letters =
+            declare.counter("dead_letters", "Dead letters published, repeats included");
         let commit_retries = declare.counter(
             "commit_retries",
-            "Outcomes published again for want of an answer",
+            "Steps of a settlement repeated for want of an answer",
         );
         let id_conflicts = declare.counter("id_conflicts", "Jobs whose id belongs to another body");
         let rpc_spilled = declare.counter(

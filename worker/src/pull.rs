@@ -10,6 +10,8 @@
 //! Only this stage watches the stop token. It then leaves the inbox, gives back what still arrives
 //! and closes its output, which ends the stages after it one by one.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::Subscriber;
@@ -45,7 +47,7 @@ const RPC_PROGRESS: Duration = Duration::from_secs(3);
 /// What the server counts of a message beside headers and body: its subject and the one to
 /// acknowledge it at, in bytes.
 const SUBJECT_BYTES: usize = 1024;
-/// How often an ended connection is looked at.
+/// How often it is looked whether the connection is another one.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How much longer than its expiry a request may stay unanswered before it counts as lost.
 const GUARD: Duration = Duration::from_secs(2);
@@ -78,18 +80,19 @@ pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyh
         .subscribe(format!("{inbox}.*"))
         .await?;
     let mut received = 0;
+    let mut connects = Connects::of(&puller.ledger);
     let mut gate = puller.gate.watch();
     let mut sources = Sources::new();
     sources.update(&puller.serving.borrow_and_update());
     loop {
+        if connects.changed() {
+            sources.forget_requests();
+        }
         puller.issue(&mut sources, &inbox).await;
-        let pause = match puller.is_connected() {
-            true => WAIT,
-            false => LOOK_AGAIN,
-        };
+        let look_again = Instant::now() + LOOK_AGAIN;
         let wake = sources
             .next_expiry()
-            .unwrap_or_else(|| Instant::now() + pause);
+            .map_or(look_again, |expiry| expiry.min(look_again));
         tokio::select! {
             biased;
             () = puller.stop.cancelled() => break,
@@ -271,6 +274,26 @@ impl Puller {
             Ok(Err(error)) => warn!(%error, "could not leave the inbox"),
             Err(_) => warn!("the inbox was left unread, what was on its way comes again"),
         }
+    }
+}
+
+/// Tells a connection from the next: what was requested over one is not answered over another.
+struct Connects {
+    statistics: Arc<async_nats::Statistics>,
+    seen: u64,
+}
+
+impl Connects {
+    fn of(ledger: &Ledger) -> Self {
+        let statistics = ledger.client().statistics();
+        let seen = statistics.connects.load(Ordering::Relaxed);
+        Self { statistics, seen }
+    }
+
+    /// Whether there is a new connection since the last call.
+    fn changed(&mut self) -> bool {
+        let now = self.statistics.connects.load(Ordering::Relaxed);
+        std::mem::replace(&mut self.seen, now) != now
     }
 }
 

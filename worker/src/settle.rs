@@ -132,6 +132,10 @@ impl Settler {
                 shut = None;
                 pause = FIRST_PAUSE;
             }
+            if event == Event::Missing {
+                // Refused and yet not there: a replica lags behind, and asking at once would spin.
+                tokio::time::sleep(FIRST_PAUSE).await;
+            }
             settlement.apply(event);
         }
         (settlement.outcome().clone(), settlement.is_conflict())

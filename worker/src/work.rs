@@ -9,8 +9,8 @@ use inferq_schemas::tensor::Tensor;
 use tokio::sync::oneshot;
 use tracing::Span;
 
+use crate::deadline::Deadline;
 use crate::disposition::JobError;
-use crate::job::Deadline;
 use crate::models::Version;
 
 /// Rows of one job that nobody has computed yet.

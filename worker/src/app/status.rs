@@ -7,8 +7,8 @@ use inferq_schemas::registry::{WorkerRecord, WorkerState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::deadline::unix_ms_now;
 use crate::hold::Room;
-use crate::job::unix_ms_now;
 use crate::models::Models;
 use crate::pull::consumers::{Serving, ready_models};
 

@@ -19,8 +19,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::deadline::{RpcTimes, rpc_deadline_unix_ms, unix_ms_now};
 use crate::hold::Room;
-use crate::job::{Delivery, Origin, unix_ms_now};
+use crate::job::{Delivery, Origin};
 use crate::ledger::{Ledger, header_map, header_pairs};
 use crate::metrics::Metrics;
 use crate::pull::consumers::{Serving, ready_models};
@@ -31,18 +32,10 @@ const SPILL_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Requests a closing door still takes; more than are ever on their way at once to one worker.
 const LAST_REQUESTS: u64 = 64;
+/// Requests of one door that are passed on to the queue at the same time.
+const MOST_SPILLS: usize = 64;
 /// A closing door that heard nothing for this long is closed.
 const QUIET: Duration = Duration::from_millis(250);
-
-/// How long RPC callers wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RpcTimes {
-    /// Time for a request that names no deadline.
-    pub default: Duration,
-}
-
-/// Longest time any RPC request has: the RPC stream forgets messages after 60 s.
-pub const LONGEST_RPC: Duration = Duration::from_secs(55);
 
 /// What the doors need.
 #[derive(Clone)]
@@ -98,6 +91,13 @@ pub async fn run(
     while tasks.join_next().await.is_some() {}
 }
 
+/// What one open door works with.
+struct Inside {
+    model: ModelName,
+    deliveries: mpsc::Sender<Delivery>,
+    spills: JoinSet<()>,
+}
+
 impl Doors {
     async fn door(
         self,
@@ -120,6 +120,11 @@ impl Doors {
         };
         self.micro.add(&model, subject);
         let mut received = 0;
+        let mut inside = Inside {
+            model: model.clone(),
+            deliveries,
+            spills: JoinSet::new(),
+        };
         loop {
             tokio::select! {
                 biased;
@@ -127,15 +132,16 @@ impl Doors {
                 request = requests.next() => match request {
                     Some(request) => {
                         received += 1;
-                        self.take(&model, request, &deliveries).await;
+                        self.take(&mut inside, request).await;
                     }
                     None => break,
                 },
             }
         }
-        if let Err(error) = self.leave(&model, requests, received, &deliveries).await {
+        if let Err(error) = self.leave(&mut inside, requests, received).await {
             warn!(%error, %model, "could not leave the RPC queue group");
         }
+        while inside.spills.join_next().await.is_some() {}
         self.micro.remove(&model);
         info!(%model, "RPC door closed");
     }
@@ -147,32 +153,41 @@ impl Doors {
     /// load a quiet moment is waited for.
     async fn leave(
         &self,
-        model: &ModelName,
+        inside: &mut Inside,
         mut requests: Subscriber,
         received: u64,
-        deliveries: &mpsc::Sender<Delivery>,
     ) -> Result<(), async_nats::UnsubscribeError> {
         requests.unsubscribe_after(received + LAST_REQUESTS).await?;
         while let Ok(request) = tokio::time::timeout(QUIET, requests.next()).await {
             match request {
-                Some(request) => self.take(model, request, deliveries).await,
+                Some(request) => self.take(inside, request).await,
                 None => return Ok(()),
             }
         }
         requests.unsubscribe().await?;
         while let Some(request) = requests.next().await {
-            self.take(model, request, deliveries).await;
+            self.take(inside, request).await;
         }
         Ok(())
     }
 
-    async fn take(&self, model: &ModelName, request: Message, deliveries: &mpsc::Sender<Delivery>) {
+    async fn take(&self, inside: &mut Inside, request: Message) {
+        let model = &inside.model;
         let Some(reply) = request.reply.clone() else {
             debug!(%model, "a request without reply address was dropped: nobody could hear the answer");
             return;
         };
         if self.room.free_jobs() == 0 || self.room.free_bytes() < request.payload.len() {
-            self.spill(model, request, &reply).await;
+            while inside.spills.try_join_next().is_some() {}
+            let many = inside.spills.len() >= MOST_SPILLS;
+            let (doors, model) = (self.clone(), model.clone());
+            let spill = async move { doors.spill(&model, request, &reply).await };
+            if many {
+                // Waiting here is what slows the door down to what the queue can take.
+                spill.await;
+            } else {
+                inside.spills.spawn(spill);
+            }
             return;
         }
         let delivery = Delivery {
@@ -186,8 +201,8 @@ impl Doors {
             body: request.payload,
             received: Instant::now(),
         };
-        if deliveries.send(delivery).await.is_err() {
-            debug!("the pipeline has ended, its door closes");
+        if inside.deliveries.send(delivery).await.is_err() {
+            debug!("the pipeline has ended, the caller hears nothing");
         }
     }
 
@@ -296,19 +311,6 @@ impl Doors {
             warn!(%error, "a refusal was not delivered");
         }
     }
-}
-
-/// When an RPC request that arrived at `received_unix_ms` ends.
-pub fn rpc_deadline_unix_ms(headers: &JobHeaders, received_unix_ms: u64, times: RpcTimes) -> u64 {
-    let latest = received_unix_ms + millis(LONGEST_RPC);
-    let asked = headers
-        .deadline(received_unix_ms)
-        .unwrap_or(received_unix_ms + millis(times.default));
-    asked.min(latest)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether the stream refused a message because a limit of it is reached.

@@ -184,6 +184,13 @@ impl Sources {
         }
     }
 
+    /// Gives up on all requests: the server they were sent to is gone.
+    pub(crate) fn forget_requests(&mut self) {
+        for source in self.sources.values_mut() {
+            source.outstanding = None;
+        }
+    }
+
     /// Messages and status messages that requests under way may still bring.
     pub(crate) fn expected(&self) -> usize {
         let outstanding = self
