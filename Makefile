@@ -41,7 +41,7 @@ fmt: ## format the code
 	cargo fmt --all
 
 lint: ## clippy; a warning is an error
-	cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+	cargo clippy --workspace --all-targets --features inferq-schemas-fuzz/targets $(CARGO_FLAGS) -- -D warnings
 
 docs: ## the documentation of the code; a warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps $(CARGO_FLAGS)
