@@ -51,7 +51,7 @@ pub(crate) fn encode_request(request: &InferRequest) -> Result<Bytes, RequestErr
     let Inputs::Tensors(inputs) = &request.inputs else {
         return Err(tensors_only());
     };
-    check(inputs, "inputs")?;
+    wire::check(inputs, "inputs")?;
     Ok(encode(&RequestBody {
         id: request.id.as_deref(),
         parameters: &request.parameters,
@@ -69,7 +69,7 @@ pub(crate) fn encode_response(response: &InferResponse, form: Form) -> Result<By
     if form != Form::Tensors {
         return Err(tensors_only());
     }
-    check(&response.outputs, "outputs")?;
+    wire::check(&response.outputs, "outputs")?;
     let members = response.parameters.members();
     Ok(encode(&ResponseBody {
         model_name: &response.model_name,
@@ -98,15 +98,6 @@ fn tensors_only() -> RequestError {
         "",
         "rows and columns exist in JSON only; CBOR takes named tensors",
     )
-}
-
-fn check(tensors: &[Tensor], path: &str) -> Result<(), RequestError> {
-    for (index, tensor) in tensors.iter().enumerate() {
-        tensor
-            .check()
-            .map_err(|error| RequestError::new(format!("{path}[{index}]"), error.to_string()))?;
-    }
-    Ok(())
 }
 
 fn encode<T: Serialize>(body: &T) -> Bytes {

@@ -307,3 +307,13 @@ pub(crate) fn response<'a, N: Node<'a>>(
         outputs: tensors(&object.need("outputs")?, "outputs", context)?,
     })
 }
+
+/// Holds tensors about to be written to what their public fields promise.
+pub(crate) fn check(tensors: &[Tensor], path: &str) -> Result<(), RequestError> {
+    for (index, tensor) in tensors.iter().enumerate() {
+        tensor
+            .check()
+            .map_err(|error| RequestError::new(format!("{path}[{index}]"), error.to_string()))?;
+    }
+    Ok(())
+}

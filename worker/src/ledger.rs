@@ -311,15 +311,17 @@ pub enum Keep {
 
 /// Newer servers refuse with 10164 what older ones refuse with 10071.
 fn is_wrong_sequence(error: &jetstream::context::PublishError) -> bool {
-    let source = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<jetstream::Error>());
-    source.is_some_and(|source| {
-        [
-            NatsErrorCode::STREAM_WRONG_LAST_SEQUENCE,
-            NatsErrorCode(10164),
-        ]
-        .contains(&source.error_code())
-    })
+    let codes = [
+        NatsErrorCode::STREAM_WRONG_LAST_SEQUENCE,
+        NatsErrorCode(10164),
+    ];
+    server_code(error).is_some_and(|code| codes.contains(&code))
+}
+
+/// The JetStream server's own code for what went wrong, if it was the server that said so.
+pub(crate) fn server_code(error: &dyn std::error::Error) -> Option<NatsErrorCode> {
+    let source = error.source()?.downcast_ref::<jetstream::Error>()?;
+    Some(source.error_code())
 }
 
 fn unanswered(what: &'static str, error: &dyn std::fmt::Display) -> Event<Outcome> {

@@ -10,6 +10,7 @@ use crate::problem::RequestError;
 use crate::request::{Form, InferRequest, Inputs, Parameter};
 use crate::response::InferResponse;
 use crate::tensor::{DataType, Tensor, show_shape};
+use crate::wire;
 
 /// Writes a request in its form.
 pub(crate) fn encode_request(request: &InferRequest) -> Result<Bytes, RequestError> {
@@ -58,7 +59,7 @@ pub(crate) fn encode_request(request: &InferRequest) -> Result<Bytes, RequestErr
 
 /// Writes a response in the form its request had.
 pub(crate) fn encode_response(response: &InferResponse, form: Form) -> Result<Bytes, RequestError> {
-    check(&response.outputs, "outputs")?;
+    wire::check(&response.outputs, "outputs")?;
     let mut out = Vec::new();
     match form {
         Form::Tensors => {
@@ -129,17 +130,8 @@ fn parameters<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'a str, &'a
     out.push(b'}');
 }
 
-fn check(tensors: &[Tensor], path: &str) -> Result<(), RequestError> {
-    for (index, tensor) in tensors.iter().enumerate() {
-        tensor
-            .check()
-            .map_err(|error| RequestError::new(format!("{path}[{index}]"), error.to_string()))?;
-    }
-    Ok(())
-}
-
 fn tensors(out: &mut Vec<u8>, tensors: &[Tensor], path: &str) -> Result<(), RequestError> {
-    check(tensors, path)?;
+    wire::check(tensors, path)?;
     list(out, tensors.iter(), |out, tensor| {
         out.extend(b"{\"name\":");
         put(out, &tensor.name);

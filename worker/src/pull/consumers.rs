@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, server_code};
 use crate::models::Models;
 
 /// How often a missing consumer is looked for.
@@ -122,12 +122,9 @@ async fn look(ledger: &Ledger, model: &ModelName) -> Look {
 }
 
 fn is_missing(error: &async_nats::jetstream::stream::ConsumerError) -> bool {
-    use async_nats::jetstream::{self, ErrorCode};
-    let source = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<jetstream::Error>());
-    source.is_some_and(|source| {
-        [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND].contains(&source.error_code())
-    })
+    use async_nats::jetstream::ErrorCode;
+    let codes = [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND];
+    server_code(error).is_some_and(|code| codes.contains(&code))
 }
 
 fn publish(serving: &watch::Sender<Serving>, found: &BTreeMap<ModelName, Vec<Served>>) {

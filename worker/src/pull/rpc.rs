@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 use crate::deadline::{RpcTimes, rpc_deadline_unix_ms, unix_ms_now};
 use crate::hold::Room;
 use crate::job::{Delivery, Origin};
-use crate::ledger::{Ledger, header_map, header_pairs};
+use crate::ledger::{Ledger, header_map, header_pairs, server_code};
 use crate::metrics::Metrics;
 use crate::pull::consumers::{Serving, ready_models};
 use crate::pull::micro::{Micro, QUEUE_GROUP};
@@ -316,7 +316,5 @@ impl Doors {
 /// Whether the stream refused a message because a limit of it is reached.
 fn is_full(error: &jetstream::context::PublishError) -> bool {
     const MESSAGES_OR_BYTES_EXCEEDED: NatsErrorCode = NatsErrorCode(10077);
-    let source = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<jetstream::Error>());
-    source.is_some_and(|source| source.error_code() == MESSAGES_OR_BYTES_EXCEEDED)
+    server_code(error) == Some(MESSAGES_OR_BYTES_EXCEEDED)
 }
