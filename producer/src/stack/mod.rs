@@ -77,6 +77,8 @@ pub struct StackOptions {
     pub plan: AssetPlan,
     /// The prefix of all subjects.
     pub prefix: String,
+    /// More lines of nats-server's configuration.
+    pub nats_config: String,
     /// Where the log lines of all processes go.
     pub log: Log,
     /// Models every worker must serve to be ready; `None` for all in the folder.
@@ -102,6 +104,7 @@ impl StackOptions {
             sweeper: true,
             plan: AssetPlan::default(),
             prefix: "infer".to_owned(),
+            nats_config: String::new(),
             log: Log::Quiet,
             expect: None,
             ready_within: Some(Duration::from_secs(120)),
@@ -155,6 +158,7 @@ impl Stack {
             listen: options.listen,
             max_file: options.plan.file_bytes(),
             max_memory: options.plan.memory_bytes(),
+            more: options.nats_config,
             log: options.log.clone(),
             ..NatsOptions::new(data.path())
         })

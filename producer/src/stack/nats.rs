@@ -1,8 +1,11 @@
 //! A private nats-server with JetStream in a data folder.
 
+mod config;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,8 +22,6 @@ use crate::size::ByteSize;
 const START_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(25);
-/// Room beyond the sum of all streams: the server counts more than message bytes.
-const SLACK: u64 = 64 << 20;
 
 /// Where the server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct NatsOptions {
     pub max_memory: ByteSize,
     /// The largest message, 1 MiB unless told.
     pub max_payload: ByteSize,
+    /// More lines of its configuration, such as an `authorization` block.
+    pub more: String,
     /// Where its warnings go.
     pub log: Log,
 }
@@ -61,6 +64,7 @@ impl NatsOptions {
             max_file: plan.file_bytes(),
             max_memory: plan.memory_bytes(),
             max_payload: ByteSize::mib(1),
+            more: String::new(),
             log: Log::Quiet,
         }
     }
@@ -79,7 +83,13 @@ impl NatsOptions {
 /// ```
 #[derive(Debug)]
 pub struct NatsServer {
-    process: Process,
+    /// The one that runs, or the last one that did.
+    process: Mutex<Arc<Process>>,
+    program: PathBuf,
+    options: NatsOptions,
+    /// The data folder, resolved.
+    data: PathBuf,
+    port: u16,
     url: String,
 }
 
@@ -97,30 +107,15 @@ impl NatsServer {
         if let Port::Fixed(port) = options.port {
             port_is_free(options.listen, port)?;
         }
-        let config = data.join("nats.conf");
-        let text = configuration(&options, &data);
-        std::fs::write(&config, text).map_err(|source| StackError::folder(&config, source))?;
-        let process = Process::start(
-            Launch {
-                label: "nats".to_owned(),
-                program,
-                arguments: vec!["--config".into(), config.into()],
-                environment: Vec::new(),
-                shown: Shown::NatsProblems,
-                on_orphaned: "TERM",
-            },
-            &options.log,
-        )
-        .await?;
+        let process = launch(&program, &options, &data, options.port).await?;
         let port = ready_port(&process, &options, &data).await?;
-        let host = if options.listen.is_unspecified() {
-            Ipv4Addr::LOCALHOST.into()
-        } else {
-            options.listen
-        };
         Ok(Self {
-            process,
-            url: format!("nats://{}", SocketAddr::new(host, port)),
+            url: format!("nats://{}", SocketAddr::new(reachable(options.listen), port)),
+            process: Mutex::new(Arc::new(process)),
+            program,
+            options,
+            data,
+            port,
         })
     }
 
@@ -129,30 +124,121 @@ impl NatsServer {
         &self.url
     }
 
+    /// The program that runs, of which version.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.process().pid()
     }
 
     /// Did it end by itself?
     pub fn has_exited(&self) -> bool {
-        self.process.exited().is_some()
+        self.process().exited().is_some()
     }
 
     /// The last lines it wrote.
     pub fn last_lines(&self) -> String {
-        self.process.tail()
+        self.process().tail()
     }
 
     /// Ends it at once, as a crash would.
     pub async fn kill(&self) {
-        self.process.kill();
-        self.process.wait(STOP_WITHIN).await;
+        let process = self.process();
+        process.kill();
+        process.wait(STOP_WITHIN).await;
     }
 
     /// Lets it write what it holds and ends it.
     pub async fn stop(&self) {
-        self.process.stop(STOP_WITHIN).await;
+        let process = self.process();
+        // A stopped process hears nothing, not even that it shall end.
+        process.resume();
+        process.stop(STOP_WITHIN).await;
+    }
+
+    /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop): same port, same data.
+    ///
+    /// # Errors
+    /// [`StackError`] if it does not start, as while the first one still runs.
+    pub async fn restart(&self) -> Result<(), StackError> {
+        let port = Port::Fixed(self.port);
+        port_is_free(self.options.listen, self.port)?;
+        let process = launch(&self.program, &self.options, &self.data, port).await?;
+        let options = NatsOptions {
+            port,
+            ..self.options.clone()
+        };
+        ready_port(&process, &options, &self.data).await?;
+        *self.lock() = Arc::new(process);
+        Ok(())
+    }
+
+    /// Freezes it (SIGSTOP): connections stay, nothing is answered.
+    pub fn pause(&self) {
+        self.process().pause();
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.process().resume();
+    }
+
+    /// Replaces the lines of [`NatsOptions::more`] and makes it read them (SIGHUP), as an
+    /// administrator does who changes permissions. Connections stay where they may.
+    ///
+    /// # Errors
+    /// [`StackError::Folder`] if the configuration cannot be written.
+    pub fn reload(&self, more: &str) -> Result<(), StackError> {
+        let options = NatsOptions {
+            more: more.to_owned(),
+            port: Port::Fixed(self.port),
+            ..self.options.clone()
+        };
+        config::write(&options, &self.data)?;
+        self.process().reload();
+        Ok(())
+    }
+
+    fn process(&self) -> Arc<Process> {
+        Arc::clone(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn launch(
+    program: &Path,
+    options: &NatsOptions,
+    data: &Path,
+    port: Port,
+) -> Result<Process, StackError> {
+    let options = NatsOptions {
+        port,
+        ..options.clone()
+    };
+    let config = config::write(&options, data)?;
+    let launch = Launch {
+        label: "nats".to_owned(),
+        program: program.to_owned(),
+        arguments: vec!["--config".into(), config.into()],
+        environment: Vec::new(),
+        shown: Shown::NatsProblems,
+        on_orphaned: "TERM",
+    };
+    Process::start(launch, &options.log).await
+}
+
+/// Where a server that listens there is reached from this machine.
+fn reachable(listen: IpAddr) -> IpAddr {
+    if listen.is_unspecified() {
+        Ipv4Addr::LOCALHOST.into()
+    } else {
+        listen
     }
 }
 
@@ -176,11 +262,7 @@ async fn ready_port(
     data: &Path,
 ) -> Result<u16, StackError> {
     let until = Instant::now() + START_WITHIN;
-    let host = if options.listen.is_unspecified() {
-        Ipv4Addr::LOCALHOST.into()
-    } else {
-        options.listen
-    };
+    let host = reachable(options.listen);
     loop {
         let port = match options.port {
             Port::Fixed(port) => Some(port),
@@ -229,48 +311,13 @@ async fn answers(address: SocketAddr) -> bool {
 /// The server writes `<program>_<pid>.ports` once it listens.
 fn written_port(data: &Path, pid: u32) -> Option<u16> {
     let ending = format!("_{pid}.ports");
-    let entries = std::fs::read_dir(ports_folder(data)).ok()?;
+    let entries = std::fs::read_dir(config::ports_folder(data)).ok()?;
     let file = entries
         .flatten()
         .find(|entry| entry.file_name().to_string_lossy().ends_with(&ending))?;
     let text = std::fs::read_to_string(file.path()).ok()?;
     let ports: serde_json::Value = serde_json::from_str(&text).ok()?;
     ports["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()
-}
-
-fn ports_folder(data: &Path) -> PathBuf {
-    data.join("ports")
-}
-
-/// Only what servers from 2.9.10 on know.
-fn configuration(options: &NatsOptions, data: &Path) -> String {
-    let port = match options.port {
-        Port::Fixed(port) => i32::from(port),
-        Port::Free => -1,
-    };
-    std::fs::create_dir_all(ports_folder(data)).ok();
-    format!(
-        "# Written by inferq; changes are lost.\n\
-         server_name: \"inferq-{pid}\"\n\
-         host: \"{host}\"\n\
-         port: {port}\n\
-         ports_file_dir: {ports}\n\
-         max_payload: {payload}\n\
-         jetstream {{\n  store_dir: {store}\n  max_mem: {memory}\n  max_file: {file}\n}}\n",
-        pid = std::process::id(),
-        host = options.listen,
-        ports = quoted(&ports_folder(data)),
-        payload = options.max_payload.as_u64(),
-        store = quoted(&data.join("jetstream")),
-        memory = options.max_memory.as_u64().saturating_add(SLACK),
-        file = options.max_file.as_u64().saturating_add(SLACK),
-    )
-}
-
-/// A string of the server's configuration language.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 #[cfg(test)]
@@ -287,10 +334,5 @@ mod tests {
             text.contains("--port") && text.contains(&port.to_string()),
             "{text}"
         );
-    }
-
-    #[test]
-    fn paths_with_quotes_stay_one_string() {
-        assert_eq!(quoted(Path::new("/a \"b\"/c")), r#""/a \"b\"/c""#);
     }
 }

@@ -126,6 +126,21 @@ impl Process {
         self.signal(Signal::SIGKILL);
     }
 
+    /// Freezes it where it is.
+    pub(super) fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub(super) fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Makes a server read its configuration again.
+    pub(super) fn reload(&self) {
+        self.signal(Signal::SIGHUP);
+    }
+
     /// Waits for its end; `None` if it takes longer than `limit`.
     pub(super) async fn wait(&self, limit: Duration) -> Option<ExitStatus> {
         let until = Instant::now() + limit;

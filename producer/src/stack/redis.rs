@@ -122,6 +122,16 @@ impl RedisServer {
         self.process.wait(STOP_WITHIN).await;
     }
 
+    /// Freezes it (SIGSTOP): connections stay, nothing is answered.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
     /// Ends it.
     pub async fn stop(&self) {
         self.process.stop(STOP_WITHIN).await;
