@@ -3,12 +3,13 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{ConnectOptions, Event, jetstream};
-use inferq_schemas::{Assets, Subjects, WorkerRecord};
+use inferq_schemas::{Assets, Subjects, WorkerRecord, address::Login};
 use rand::{Rng, RngExt};
 use tokio::sync::OnceCell;
 
 use crate::{
     assets::{AssetAdmin, AssetPlan},
+    denied::Denials,
     error::{ConnectError, ModelError, Source},
     known::KnownModels,
     replies::Replies,
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) subjects: Subjects,
     pub(crate) names: Assets,
     pub(crate) known: KnownModels,
+    pub(crate) denials: Denials,
     pub(crate) replies: OnceCell<Replies>,
     pub(crate) settings: Settings,
 }
@@ -223,14 +225,16 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects.
+    /// Connects to `url`, such as `nats://127.0.0.1:4222`, `nats://USER:PASSWORD@HOST` or
+    /// `nats://TOKEN@HOST`; what is special in a password is written as in any URL (`%40` for `@`).
     ///
     /// # Errors
     /// [`ConnectError`] if nothing answers at `url`, or a setting cannot be used.
     pub async fn connect(self, url: &str) -> Result<Client, ConnectError> {
         let subjects = Subjects::new(&self.prefix)?;
         let names = Assets::new(&subjects);
-        let options = self.options().await?;
+        let denials = Denials::new();
+        let options = self.options(url, &denials).await?;
         let nats = options
             .connect(url)
             .await
@@ -243,7 +247,8 @@ impl ClientBuilder {
         reader.set_timeout(READ_WITHIN);
         Ok(Client {
             inner: Arc::new(Inner {
-                known: KnownModels::new(reader.clone(), names.models_kv()),
+                known: KnownModels::new(reader.clone(), denials.clone(), names.models_kv()),
+                denials,
                 reader,
                 replies: OnceCell::new(),
                 settings: self.settings,
@@ -255,14 +260,25 @@ impl ClientBuilder {
         })
     }
 
-    async fn options(&self) -> Result<ConnectOptions, ConnectError> {
+    async fn options(&self, url: &str, denials: &Denials) -> Result<ConnectOptions, ConnectError> {
         let inbox = self.inbox_prefix.clone().unwrap_or_else(random_inbox);
-        let options = ConnectOptions::new()
+        let denials = denials.clone();
+        let options = match Login::of(url) {
+            Some(Login::User { name, password }) => {
+                ConnectOptions::with_user_and_password(name, password)
+            }
+            Some(Login::Token(token)) => ConnectOptions::with_token(token),
+            None => ConnectOptions::new(),
+        };
+        let options = options
             .name(&self.name)
             .ping_interval(PING)
             .custom_inbox_prefix(inbox)
             .reconnect_delay_callback(reconnect_delay)
-            .event_callback(|event| async move { report(&event) });
+            .event_callback(move |event| {
+                let denials = denials.clone();
+                async move { report(&event, &denials) }
+            });
         match &self.credentials {
             None => Ok(options),
             Some(file) => {
@@ -291,7 +307,7 @@ fn reconnect_delay(attempt: usize) -> Duration {
     full.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
-fn report(event: &Event) {
+fn report(event: &Event, denials: &Denials) {
     match event {
         Event::Connected => tracing::info!("connected to NATS"),
         Event::Disconnected => tracing::warn!("the connection to NATS is lost; reconnecting"),
@@ -303,8 +319,10 @@ fn report(event: &Event) {
                 "answers came faster than they were read; some are lost"
             );
         }
-        // Permission violations come here, and the call that caused one sees only a timeout.
-        Event::ServerError(error) => tracing::error!(%error, "the NATS server refuses something"),
+        Event::ServerError(error) => {
+            tracing::error!(%error, "the NATS server refuses something");
+            denials.report(&error.to_string());
+        }
         Event::ClientError(error) => tracing::warn!(%error, "the NATS client reports"),
     }
 }

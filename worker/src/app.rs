@@ -18,7 +18,7 @@ use crate::admit::{self, Admission};
 use crate::app::status::Status;
 use crate::cache::Cache;
 use crate::cancelled::Tombstones;
-use crate::config::{Checked, Config, ConnectionArgs};
+use crate::config::{Checked, Config};
 use crate::deadline::{RpcTimes, unix_ms_now};
 use crate::health::HealthServer;
 use crate::hold::{Room, RoomLimits};
@@ -37,6 +37,7 @@ use crate::pull::{self, Puller};
 use crate::settle::{self, Gate, Settler};
 use crate::{batch, execute};
 
+mod connect;
 mod status;
 mod sweeping;
 
@@ -50,7 +51,8 @@ pub async fn run(config: Config, checked: Checked) -> Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
     let metrics = Metrics::new();
-    let Some(client) = connect(&config.connection, &checked.worker_id, &stop).await? else {
+    let Some(client) = connect::connect(&config.connection, &checked.worker_id, &stop).await?
+    else {
         return Ok(());
     };
     let ledger = Ledger::new(client, checked.subjects.clone());
@@ -341,62 +343,4 @@ fn watch_signals(stop: CancellationToken) -> Result<()> {
         }
     });
     Ok(())
-}
-
-/// Connects, however long the server takes to appear; `None` if told to stop before.
-async fn connect(
-    args: &ConnectionArgs,
-    worker: &str,
-    stop: &CancellationToken,
-) -> Result<Option<async_nats::Client>> {
-    const LOOK_AGAIN: Duration = Duration::from_secs(2);
-    loop {
-        let mut options = async_nats::ConnectOptions::new()
-            .name(format!("inferq-worker {worker}"))
-            .ping_interval(Duration::from_secs(10))
-            .reconnect_delay_callback(reconnect_delay)
-            .event_callback(|event| async move { log_event(&event) });
-        if let Some(file) = &args.nats_creds {
-            options = options
-                .credentials_file(file)
-                .await
-                .context("the credentials file is not usable")?;
-        }
-        let servers: Vec<&str> = args.nats.expose().split(',').map(str::trim).collect();
-        let attempt = tokio::select! {
-            () = stop.cancelled() => return Ok(None),
-            attempt = options.connect(servers) => attempt,
-        };
-        match attempt {
-            Ok(client) => return Ok(Some(client)),
-            Err(error) => warn!(%error, "NATS does not answer; check --nats. Trying again"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(None),
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
-        }
-    }
-}
-
-/// 100 ms doubled up to 8 s, half of it random: many workers must not return in one wave.
-fn reconnect_delay(attempts: usize) -> Duration {
-    let doublings = u32::try_from(attempts.saturating_sub(1))
-        .unwrap_or(u32::MAX)
-        .min(7);
-    let delay = (Duration::from_millis(100) * 2u32.pow(doublings)).min(Duration::from_secs(8));
-    delay.mul_f64(0.5 + rand::random::<f64>() / 2.0)
-}
-
-fn log_event(event: &async_nats::Event) {
-    use async_nats::Event;
-    match event {
-        Event::Connected => info!("connected to NATS"),
-        Event::Disconnected => warn!("disconnected from NATS"),
-        // Permission violations come this way and no other.
-        Event::ServerError(error) => {
-            tracing::error!(%error, "the NATS server refuses something; check this user's permissions")
-        }
-        Event::SlowConsumer(_) => warn!("messages were dropped: this worker reads too slowly"),
-        other => tracing::debug!(event = %other, "NATS connection"),
-    }
 }

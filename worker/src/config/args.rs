@@ -12,7 +12,8 @@ use super::secret::SecretUrl;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
-    /// NATS server, or several separated by commas: `nats://HOST:PORT`, `tls://HOST:PORT`.
+    /// NATS server, or several separated by commas: `nats://HOST:PORT`, `tls://HOST:PORT`; with a user,
+    /// `nats://USER:PASSWORD@HOST:PORT`.
     #[arg(
         long = "nats",
         env = "INFERQ_NATS",

@@ -20,7 +20,8 @@ pub(crate) struct Nats {
 impl Nats {
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut command = Command::new("nats-server");
+        let named = std::env::var_os("NATS_SERVER").filter(|name| !name.is_empty());
+        let mut command = Command::new(named.unwrap_or_else(|| "nats-server".into()));
         command
             .args(["-a", "127.0.0.1", "-p", "-1", "-js", "-sd"])
             .arg(folder.path().join("store"));
