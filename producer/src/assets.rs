@@ -6,8 +6,9 @@
 //! compare.rs   asked against answered, field by field
 //! ensure.rs    create or update, then compare: servers ignore what they do not know
 //! ```
-//! Everything is written as plain JSON with the fields that servers from 2.9.10 on understand, so
-//! that strict servers (2.12 and later) have nothing to refuse and older ones nothing to ignore.
+//! Everything is written as plain JSON with the fields that servers from 2.9.10 on understand. Some
+//! that only newer ones know are asked for as well: an older server ignores them in silence, so what
+//! it answers tells whether they hold, and the asset does without where they do not.
 //! Workers never create or delete any of this.
 
 mod compare;

@@ -23,6 +23,12 @@ async fn everything_is_made_once_and_the_second_time_nothing_changes() {
         made.iter().all(|change| change.change == Change::Created),
         "{made:?}"
     );
+    // What the server does not know is left out, and nothing else.
+    let knows_compression = client.nats().is_server_compatible(2, 10, 0);
+    for change in &made {
+        let lacks = change.asset == "INFER_DEAD" && !knows_compression;
+        assert_eq!(!change.without.is_empty(), lacks, "{change:?}");
+    }
     let consumers = admin
         .ensure_model(&digits())
         .await
@@ -140,7 +146,8 @@ async fn the_streams_are_those_of_the_design() {
     let rpc = config("INFER_RPC").await;
     assert_eq!(
         (rpc.storage, rpc.max_age.as_secs()),
-        (StorageType::Memory, 60)
+        (StorageType::File, 60),
+        "a single server would forget a stream in memory when it restarts"
     );
     let results = config("INFER_RESULTS").await;
     assert_eq!(

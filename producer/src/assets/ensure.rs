@@ -28,6 +28,8 @@ pub struct AssetChange {
     pub asset: String,
     /// What was done.
     pub change: Change,
+    /// Fields that this server does not know and the asset does without, such as `compression`.
+    pub without: Vec<String>,
 }
 
 /// What was done to an asset.
@@ -151,31 +153,32 @@ impl AssetAdmin {
 
     async fn ensure_stream(&self, wanted: Value) -> Result<AssetChange, AssetError> {
         let name = text(&wanted["name"]);
+        let optional = layout::optional(&self.names, &name);
+        let asked = merged(&wanted, &optional);
         let existing = self
             .config(&name, &format!("STREAM.INFO.{name}"), STREAM_NOT_FOUND)
             .await?;
         let (verb, request, before) = match existing {
-            None => ("CREATE", wanted.clone(), None),
+            None => ("CREATE", asked, None),
             Some(found) => {
-                let differing = differences(&wanted, &found);
+                let differing = differences(&asked, &found);
                 if differing.is_empty() {
                     return Ok(AssetChange {
                         asset: name,
                         change: Change::Unchanged,
+                        without: Vec::new(),
                     });
                 }
                 // Fields that are not ours (placement, tags of newer servers) stay as they are.
-                let mut request = found;
-                if let (Value::Object(request), Value::Object(wanted)) = (&mut request, &wanted) {
-                    request.extend(wanted.clone());
-                }
-                ("UPDATE", request, Some(differing))
+                ("UPDATE", merged(&found, &asked), Some(differing))
             }
         };
         let answer = self
             .api(&name, &format!("STREAM.{verb}.{name}"), &request)
             .await?;
-        self.settle(name, &wanted, answer, before)
+        let mut change = self.settle(name, &wanted, &answer, before)?;
+        change.go_without(differences(&optional, &answer["config"]));
+        Ok(change)
     }
 
     async fn ensure_consumer(
@@ -194,6 +197,7 @@ impl AssetAdmin {
                     return Ok(AssetChange {
                         asset,
                         change: Change::Unchanged,
+                        without: Vec::new(),
                     });
                 }
                 Some(differing)
@@ -202,7 +206,7 @@ impl AssetAdmin {
         let request = json!({ "stream_name": stream, "config": wanted });
         let create = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
         let answer = self.api(&asset, &create, &request).await?;
-        self.settle(asset, &wanted, answer, before)
+        self.settle(asset, &wanted, &answer, before)
     }
 
     /// Judges the answer to a create or update by the configuration it echoes.
@@ -210,10 +214,10 @@ impl AssetAdmin {
         &self,
         asset: String,
         wanted: &Value,
-        answer: Value,
+        answer: &Value,
         before: Option<Vec<Difference>>,
     ) -> Result<AssetChange, AssetError> {
-        if let Some((code, reason)) = failure(&answer) {
+        if let Some((code, reason)) = failure(answer) {
             return Err(if NO_ROOM.contains(&code) {
                 AssetError::NoRoom {
                     asset,
@@ -235,7 +239,11 @@ impl AssetAdmin {
             return Err(AssetError::Differs { asset, differing });
         }
         let change = before.map_or(Change::Created, Change::Updated);
-        Ok(AssetChange { asset, change })
+        Ok(AssetChange {
+            asset,
+            change,
+            without: Vec::new(),
+        })
     }
 
     /// The configuration of what exists; `None` if the server answers with the code `absent`.
@@ -297,6 +305,28 @@ impl AssetAdmin {
             reason: error.to_string(),
         }
     }
+}
+
+impl AssetChange {
+    /// Notes what did not come back in the server's echo; asking for that changed nothing.
+    fn go_without(&mut self, missing: Vec<Difference>) {
+        self.without = missing.into_iter().map(|field| field.field).collect();
+        if let Change::Updated(fields) = &mut self.change {
+            fields.retain(|field| !self.without.contains(&field.field));
+            if fields.is_empty() {
+                self.change = Change::Unchanged;
+            }
+        }
+    }
+}
+
+/// `base` with the fields of `over` added or replaced.
+fn merged(base: &Value, over: &Value) -> Value {
+    let mut merged = base.clone();
+    if let (Value::Object(merged), Value::Object(over)) = (&mut merged, over) {
+        merged.extend(over.clone());
+    }
+    merged
 }
 
 fn encode(record: &ModelRecord) -> Bytes {

@@ -59,12 +59,36 @@ pub(super) fn streams(names: &Assets, plan: &AssetPlan) -> Vec<Value> {
             plan,
             WORKERS_KV_BYTES,
             WORKER_AGE,
-            json!({"storage": "memory"}),
+            json!({"storage": passing_storage(plan)}),
         ),
         key_value(names.cancel_kv(), plan, CANCEL_KV_BYTES, 7 * DAY, json!({})),
         object(names.models_obj(), plan, plan.models_bytes, Duration::ZERO),
         object(names.blobs_obj(), plan, plan.blobs_bytes, DAY),
     ]
+}
+
+/// Fields of a stream that newer servers know and older ones may do without.
+///
+/// Dead letters are written seldom and kept for weeks, so for them disk is worth more than time.
+pub(super) fn optional(names: &Assets, stream: &str) -> Value {
+    if stream == names.dead() {
+        json!({ "compression": "s2" })
+    } else {
+        json!({})
+    }
+}
+
+/// Where that is kept which lives for seconds only: queued requests and the records of workers.
+///
+/// In a cluster that is memory, since the others remember the stream when one server restarts. A
+/// single server forgets a stream in memory altogether, with its consumers, and would have to be
+/// told again by `inferq init`.
+fn passing_storage(plan: &AssetPlan) -> &'static str {
+    if plan.is_clustered() {
+        "memory"
+    } else {
+        "file"
+    }
 }
 
 /// The consumers of one model, each with the name of its stream.
@@ -104,7 +128,7 @@ fn queue(name: &str, subjects: Vec<String>, plan: &AssetPlan, max_bytes: ByteSiz
 fn rpc(names: &Assets, plan: &AssetPlan) -> Value {
     let queue = json!({
         "retention": "workqueue",
-        "storage": "memory",
+        "storage": passing_storage(plan),
         "discard": "new",
         "discard_new_per_subject": true,
         "max_msgs_per_subject": RPC_DEPTH,
@@ -223,22 +247,28 @@ mod tests {
     #[test]
     fn every_stream_and_bucket_is_bounded() {
         let subjects = Subjects::default();
-        let all = streams(&Assets::new(&subjects), &AssetPlan::default());
-        assert_eq!(all.len(), 10);
-        for config in &all {
-            let bytes = config["max_bytes"]
-                .as_u64()
-                .expect("every stream says its size");
-            assert!(bytes > 0, "{config}");
+        for replicas in [1, 3] {
+            let plan = AssetPlan {
+                replicas: replicas.try_into().expect("not zero"),
+                ..AssetPlan::default()
+            };
+            let all = streams(&Assets::new(&subjects), &plan);
+            assert_eq!(all.len(), 10);
+            for config in &all {
+                let bytes = config["max_bytes"]
+                    .as_u64()
+                    .expect("every stream says its size");
+                assert!(bytes > 0, "{config}");
+            }
+            let sum = |storage: &str| -> u64 {
+                let of_storage = all.iter().filter(|config| config["storage"] == storage);
+                of_storage
+                    .filter_map(|config| config["max_bytes"].as_u64())
+                    .sum()
+            };
+            assert_eq!(sum("file"), plan.file_bytes().as_u64());
+            assert_eq!(sum("memory"), plan.memory_bytes().as_u64());
         }
-        let sum = |storage: &str| -> u64 {
-            let of_storage = all.iter().filter(|config| config["storage"] == storage);
-            of_storage
-                .filter_map(|config| config["max_bytes"].as_u64())
-                .sum()
-        };
-        assert_eq!(sum("file"), AssetPlan::default().file_bytes().as_u64());
-        assert_eq!(sum("memory"), AssetPlan::default().memory_bytes().as_u64());
     }
 
     #[test]

@@ -9,7 +9,7 @@ const BYTES_OF_MEMORY_PER_OUTCOME: u64 = 225;
 
 /// Sizes, ages and copies of the streams and buckets.
 ///
-/// The defaults suit one machine with a small disk: 2.7 GiB of file storage at most, and what is
+/// The defaults suit one machine with a small disk: 2.8 GiB of file storage at most, and what is
 /// not used is not taken. The server's `max_file` and `max_mem` must hold
 /// [`file_bytes`](Self::file_bytes) and [`memory_bytes`](Self::memory_bytes).
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -23,7 +23,7 @@ pub struct AssetPlan {
     /// Largest size of the stream of low (bulk) jobs.
     #[arg(long, env = "INFERQ_BULK_BYTES", default_value = "512MiB")]
     pub bulk_bytes: ByteSize,
-    /// Largest size of the queued RPC stream, in memory.
+    /// Largest size of the stream of queued RPC: on disk with one server, in memory in a cluster.
     #[arg(long, env = "INFERQ_RPC_BYTES", default_value = "128MiB")]
     pub rpc_bytes: ByteSize,
     /// Largest size of the outcomes; the oldest leave first.
@@ -76,7 +76,13 @@ impl Default for AssetPlan {
 impl AssetPlan {
     /// File storage that all assets together may take on one server.
     pub fn file_bytes(&self) -> ByteSize {
+        let passing = if self.is_clustered() {
+            ByteSize::bytes(0)
+        } else {
+            self.passing_bytes()
+        };
         let sum = [
+            passing,
             self.jobs_bytes,
             self.bulk_bytes,
             self.results_bytes,
@@ -93,8 +99,22 @@ impl AssetPlan {
 
     /// Memory storage that all assets together may take on one server.
     pub fn memory_bytes(&self) -> ByteSize {
-        let sum = self.rpc_bytes.as_u64();
-        ByteSize::bytes(sum.saturating_add(WORKERS_KV_BYTES.as_u64()))
+        if self.is_clustered() {
+            self.passing_bytes()
+        } else {
+            ByteSize::bytes(0)
+        }
+    }
+
+    /// Is there more than one server?
+    pub fn is_clustered(&self) -> bool {
+        self.replicas.get() > 1
+    }
+
+    /// What lives for seconds only: queued requests and the records of workers.
+    fn passing_bytes(&self) -> ByteSize {
+        let rpc = self.rpc_bytes.as_u64();
+        ByteSize::bytes(rpc.saturating_add(WORKERS_KV_BYTES.as_u64()))
     }
 
     /// What keeping outcomes costs, in one sentence for people.
@@ -130,7 +150,10 @@ mod tests {
 
     #[test]
     fn the_sums_follow_the_sizes() {
-        let small = AssetPlan::default();
+        let small = AssetPlan {
+            replicas: NonZeroUsize::new(3).expect("not zero"),
+            ..AssetPlan::default()
+        };
         let large = AssetPlan {
             dead_bytes: ByteSize::mib(129),
             rpc_bytes: ByteSize::mib(130),
@@ -139,6 +162,15 @@ mod tests {
         let mib = |size: ByteSize| size.as_u64() >> 20;
         assert_eq!(mib(large.file_bytes()), mib(small.file_bytes()) + 1);
         assert_eq!(mib(large.memory_bytes()), mib(small.memory_bytes()) + 2);
+        let single = AssetPlan {
+            replicas: NonZeroUsize::MIN,
+            ..large.clone()
+        };
+        assert_eq!(mib(single.memory_bytes()), 0);
+        assert_eq!(
+            mib(single.file_bytes()),
+            mib(large.file_bytes()) + mib(large.memory_bytes())
+        );
     }
 
     #[test]

@@ -41,10 +41,16 @@ impl Init {
         let cost = self.plan.cost_of_results();
         let admin = client.admin(self.plan);
         let mut rows = Vec::new();
+        let mut without = Vec::new();
         let mut show = |change: &AssetChange| -> anyhow::Result<()> {
             let what = change.change.to_string();
             if output.is_json() {
-                output.line(&json!({ "asset": change.asset, "change": what }))?;
+                output.line(
+                    &json!({ "asset": change.asset, "change": what, "without": change.without }),
+                )?;
+            }
+            for field in &change.without {
+                without.push(format!("{field} of {}", change.asset));
             }
             let what = match change.change {
                 Change::Unchanged => what,
@@ -64,6 +70,13 @@ impl Init {
         if !output.is_json() {
             output.table(&["asset", "change"], rows);
             output.note(&cost);
+            if !without.is_empty() {
+                output.note(&format!(
+                    "this server, version {}, does not know {}; a newer one does",
+                    client.nats().server_info().version,
+                    without.join(", ")
+                ));
+            }
             if models.is_empty() {
                 output.note("no model is known yet: run `inferq init --models DIR`");
             }
