@@ -53,19 +53,21 @@ impl Client {
             .headers(prepared.headers)
             .payload(prepared.body)
             .timeout(Some(limit + GRACE));
-        let answer = self
-            .inner
-            .nats
-            .send_request(prepared.subject, message)
-            .await;
+        let deadline = || CallError::Deadline {
+            model: prepared.model.clone(),
+            after: limit,
+        };
+        let subject = prepared.subject.clone();
+        let request = self.inner.nats.send_request(prepared.subject, message);
+        // The client's own limit starts when the request is sent, which a full connection delays.
+        let request = tokio::time::timeout(limit + GRACE, request);
+        let answer = self.inner.denials.watch(&subject, request).await?;
+        let answer = answer.map_err(|_| deadline())?;
         let answer = answer.map_err(|error| match error.kind() {
             RequestErrorKind::NoResponders => CallError::NoWorker {
                 model: prepared.model.clone(),
             },
-            RequestErrorKind::TimedOut => CallError::Deadline {
-                model: prepared.model.clone(),
-                after: limit,
-            },
+            RequestErrorKind::TimedOut => deadline(),
             _ => CallError::Request(error.into()),
         })?;
         match Outcome::read(answer.headers.as_ref(), answer.payload) {

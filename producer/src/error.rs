@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use inferq_schemas::{ErrorCode, Failure, JobId, ModelName, RequestError};
 
+use crate::denied::DeniedSubject;
+
 /// An error of the NATS client, kept as the source.
 pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -50,6 +52,9 @@ pub enum ModelError {
     /// The bucket of known models does not exist.
     #[error("this server has no inferq streams yet; run `inferq init --models DIR` or `inferq up`")]
     NoAssets,
+    /// This user may not do that.
+    #[error(transparent)]
+    Denied(#[from] DeniedSubject),
     /// The bucket of known models did not answer.
     #[error(
         "the list of models cannot be read; check the connection and the permission to read bucket {bucket}"
@@ -127,6 +132,9 @@ pub enum SubmitError {
         /// How long we waited.
         after: Duration,
     },
+    /// This user may not do that.
+    #[error(transparent)]
+    Denied(#[from] DeniedSubject),
     /// The server refused the message.
     #[error("the server refused the job: {reason}")]
     Refused {
@@ -174,6 +182,9 @@ pub enum ResultError {
         /// What is wrong with it.
         reason: String,
     },
+    /// This user may not do that.
+    #[error(transparent)]
+    Denied(#[from] DeniedSubject),
     /// The request did not get through.
     #[error("the outcome of job {id} could not be asked for; check the connection")]
     Request {
@@ -218,6 +229,9 @@ pub enum CallError {
         /// What is wrong with it.
         reason: String,
     },
+    /// This user may not do that.
+    #[error(transparent)]
+    Denied(#[from] DeniedSubject),
     /// The request did not get through.
     #[error("the call was not sent; check the connection")]
     Request(#[source] Source),
@@ -239,7 +253,7 @@ impl ModelError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unknown { .. } => ErrorCode::NotFound,
-            Self::NoAssets | Self::Unreadable { .. } => ErrorCode::Unavailable,
+            Self::NoAssets | Self::Denied(_) | Self::Unreadable { .. } => ErrorCode::Unavailable,
         }
     }
 }
@@ -253,9 +267,10 @@ impl SubmitError {
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::Overloaded { .. } => ErrorCode::Overloaded,
-            Self::NoStream { .. } | Self::Unconfirmed { .. } | Self::Refused { .. } => {
-                ErrorCode::Unavailable
-            }
+            Self::NoStream { .. }
+            | Self::Unconfirmed { .. }
+            | Self::Denied(_)
+            | Self::Refused { .. } => ErrorCode::Unavailable,
         }
     }
 }
@@ -266,7 +281,9 @@ impl ResultError {
         match self {
             Self::Expired { .. } => ErrorCode::Deadline,
             Self::NotYet { .. } => ErrorCode::NotFound,
-            Self::NoStream { .. } | Self::Request { .. } => ErrorCode::Unavailable,
+            Self::NoStream { .. } | Self::Denied(_) | Self::Request { .. } => {
+                ErrorCode::Unavailable
+            }
             Self::Unreadable { .. } => ErrorCode::Model,
         }
     }
@@ -278,7 +295,7 @@ impl CallError {
         match self {
             Self::Submit(error) => error.code(),
             Self::Failed(failure) => failure.code,
-            Self::NoWorker { .. } | Self::Request(_) => ErrorCode::Unavailable,
+            Self::NoWorker { .. } | Self::Denied(_) | Self::Request(_) => ErrorCode::Unavailable,
             Self::Deadline { .. } => ErrorCode::Deadline,
             Self::Unreadable { .. } => ErrorCode::Model,
         }

@@ -16,7 +16,7 @@ use async_nats::{
 use futures::TryStreamExt;
 use inferq_schemas::{ModelName, nearest};
 
-use crate::error::ModelError;
+use crate::{denied::Denials, error::ModelError};
 
 /// A model stays known, or unknown, for this long before the bucket is asked again.
 const REMEMBERED: Duration = Duration::from_secs(2);
@@ -32,14 +32,16 @@ const STREAM_NOT_FOUND: u64 = 10_059;
 #[derive(Debug)]
 pub(crate) struct KnownModels {
     jetstream: jetstream::Context,
+    denials: Denials,
     bucket: String,
     known: Mutex<HashMap<ModelName, Instant>>,
 }
 
 impl KnownModels {
-    pub(crate) fn new(jetstream: jetstream::Context, bucket: &str) -> Self {
+    pub(crate) fn new(jetstream: jetstream::Context, denials: Denials, bucket: &str) -> Self {
         Self {
             jetstream,
+            denials,
             bucket: bucket.to_owned(),
             known: Mutex::new(HashMap::new()),
         }
@@ -88,7 +90,9 @@ impl KnownModels {
         let stream = self.jetstream.get_stream_no_info(&stream_name).await;
         let stream = stream.map_err(|error| unreadable(error.into()))?;
         let subject = format!("$KV.{}.{model}", self.bucket);
-        match stream.direct_get_last_for_subject(subject).await {
+        let request = direct_get(&stream_name, &subject);
+        let read = stream.direct_get_last_for_subject(subject);
+        match self.denials.watch(&request, read).await? {
             // A deleted key leaves a marker with this header.
             Ok(entry) => Ok(entry.headers.get("KV-Operation").is_none()),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(false),
@@ -113,6 +117,11 @@ impl KnownModels {
         }
         known.insert(model.clone(), Instant::now());
     }
+}
+
+/// Where a Direct Get of the last message on `subject` is asked for.
+pub(crate) fn direct_get(stream: &str, subject: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}.{subject}")
 }
 
 /// Did a Direct Get fail because there is no such stream?

@@ -18,6 +18,7 @@ pub mod assets;
 pub mod bench;
 mod call;
 mod client;
+mod denied;
 mod error;
 mod job;
 mod known;
@@ -31,6 +32,7 @@ mod trace;
 
 pub use assets::AssetPlan;
 pub use client::{Client, ClientBuilder};
+pub use denied::DeniedSubject;
 pub use error::{CallError, ConnectError, ModelError, ResultError, RunError, SubmitError};
 pub use inferq_schemas::{
     ContentType, ErrorCode, Failure, InferRequest, InferResponse, JobId, Lane, ModelName,

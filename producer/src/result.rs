@@ -7,7 +7,11 @@ use futures::StreamExt;
 use inferq_schemas::JobId;
 
 use crate::{
-    client::Client, error::ResultError, known::is_missing, outcome::Outcome, submit::Submitted,
+    client::Client,
+    error::ResultError,
+    known::{direct_get, is_missing},
+    outcome::Outcome,
+    submit::Submitted,
 };
 
 /// How often a waiting call looks at the stream itself, in case a reconnect swallowed the news.
@@ -65,7 +69,9 @@ impl Client {
         let handle = self.inner.reader.get_stream_no_info(stream).await;
         let handle = handle.map_err(|error| request(error.into()))?;
         let subject = self.inner.subjects.result(id);
-        match handle.direct_get_last_for_subject(subject).await {
+        let asked = direct_get(stream, &subject);
+        let read = handle.direct_get_last_for_subject(subject);
+        match self.inner.denials.watch(&asked, read).await? {
             Ok(message) => {
                 let stored = SystemTime::from(message.time);
                 let outcome = Outcome::read(Some(&message.headers), message.payload);

@@ -129,8 +129,8 @@ impl Client {
             if left.is_zero() {
                 return Err(unconfirmed());
             }
-            let error = match tokio::time::timeout(left.min(ATTEMPT), self.publish_once(job)).await
-            {
+            let attempt = tokio::time::timeout(left.min(ATTEMPT), self.publish_once(job));
+            let error = match self.inner.denials.watch(&job.subject, attempt).await? {
                 Ok(Ok(ack)) => return self.confirmed(job, ack).await,
                 Ok(Err(error)) => error,
                 // No answer: the same id makes the repetition harmless.

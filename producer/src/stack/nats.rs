@@ -110,7 +110,10 @@ impl NatsServer {
         let process = launch(&program, &options, &data, options.port).await?;
         let port = ready_port(&process, &options, &data).await?;
         Ok(Self {
-            url: format!("nats://{}", SocketAddr::new(reachable(options.listen), port)),
+            url: format!(
+                "nats://{}",
+                SocketAddr::new(reachable(options.listen), port)
+            ),
             process: Mutex::new(Arc::new(process)),
             program,
             options,
@@ -194,7 +197,8 @@ impl NatsServer {
     pub fn reload(&self, more: &str) -> Result<(), StackError> {
         let options = NatsOptions {
             more: more.to_owned(),
-            port: Port::Fixed(self.port),
+            // A server that runs keeps its port where the file leaves it open.
+            port: Port::Free,
             ..self.options.clone()
         };
         config::write(&options, &self.data)?;
