@@ -12,7 +12,9 @@ use inferq::{Client, Job, ModelName};
 
 pub mod digits;
 pub mod fixtures;
+pub mod lone;
 pub mod plain;
+pub mod proxy;
 
 /// How long a test waits for something that takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,4 +81,48 @@ pub async fn wait_until_empty(client: &Client, stream: &str) -> Result<()> {
     tokio::time::timeout(PATIENCE, emptied)
         .await
         .with_context(|| format!("{stream} still holds messages"))?
+}
+
+/// Runs a program to its end.
+///
+/// # Errors
+/// If it cannot be started, or still runs after [`PATIENCE`]; it is killed then.
+pub fn finish(mut command: std::process::Command) -> Result<std::process::Output> {
+    use std::process::Stdio;
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{name} cannot be started"))?;
+    let begun = std::time::Instant::now();
+    while child.try_wait()?.is_none() {
+        if begun.elapsed() > PATIENCE {
+            child.kill()?;
+            anyhow::bail!("{name} still runs after {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(child.wait_with_output()?)
+}
+
+/// A program of PATH.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// PATH, with the folder of this project's programs first.
+///
+/// # Errors
+/// If the folder is not where Cargo puts it.
+pub fn path_with_programs() -> Result<std::ffi::OsString> {
+    let worker = inferq::stack::worker_program(None)?;
+    let programs = worker.parent().context("the folder of the programs")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::iter::once(programs.to_owned()).chain(std::env::split_paths(&path));
+    Ok(std::env::join_paths(all)?)
 }
