@@ -34,8 +34,9 @@ build: setup ## build every program
 demo: build ## real digits through two workers: accuracy, jobs/s, latencies
 	@"$(CARGO_TARGET_DIR)/debug/examples/demo"
 
-test: build ## all tests, against real servers on free ports
-	cargo test --workspace --no-fail-fast $(CARGO_FLAGS)
+test: build ## all tests, against real servers on free ports, old and new
+	@integration/clients/setup.sh
+	@integration/test.sh $(CARGO_FLAGS)
 
 fmt: ## format the code
 	cargo fmt --all
