@@ -57,6 +57,11 @@ pub fn job(model: &str, body: impl Into<String>) -> Job {
     )
 }
 
+/// A job with one image that is run even if its answer is known, so that work is really done.
+pub fn uncached(digit: &digits::Digit) -> Job {
+    job("digits", digit.row_request()).no_cache()
+}
+
 /// Messages in a stream.
 ///
 /// # Errors

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, stream};
 use inferq::stack::{RedisChoice, Stack, StackOptions};
 use inferq::{Client, JobId, Status, SubmitError};
-use inferq_integration::digits::{self, Digit};
-use inferq_integration::{PATIENCE, job, messages_in, models_folder, start, wait_until_empty};
+use inferq_integration::{
+    PATIENCE, digits, job, messages_in, models_folder, start, uncached, wait_until_empty,
+};
 use tokio::task::JoinHandle;
 
 /// Enough that a fault a moment after the first outcome falls among them.
@@ -22,10 +23,6 @@ fn slow(workers: usize) -> StackOptions {
             .to_vec(),
         ..StackOptions::new(models_folder())
     }
-}
-
-fn uncached(digit: &Digit) -> inferq::Job {
-    job("digits", digit.row_request()).no_cache()
 }
 
 /// Submits jobs beside the test; those that were accepted are returned.

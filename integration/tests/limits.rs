@@ -8,15 +8,10 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, stream};
 use inferq::stack::{Stack, StackOptions};
 use inferq::{AssetPlan, ByteSize, CallError, Client, ErrorCode, JobId, SubmitError};
-use inferq_integration::digits::{self, Digit};
 use inferq_integration::lone::LoneWorker;
 use inferq_integration::{
-    PATIENCE, job, messages_in, models_folder, plain, start, wait_until_empty,
+    PATIENCE, digits, messages_in, models_folder, plain, start, uncached, wait_until_empty,
 };
-
-fn uncached(digit: &Digit) -> inferq::Job {
-    job("digits", digit.row_request()).no_cache()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_one_job_and_holds_up_many_and_loses_none() -> Result<()> {

@@ -9,12 +9,7 @@ use futures::{StreamExt, stream};
 use inferq::stack::{Stack, StackOptions};
 use inferq::{JobId, Status};
 use inferq_integration::digits::{self, Digit};
-use inferq_integration::{PATIENCE, job, messages_in, models_folder, start, wait_until_empty};
-
-/// Without the cache every job is run, so that work is really shared.
-fn uncached(digit: &Digit) -> inferq::Job {
-    job("digits", digit.row_request()).no_cache()
-}
+use inferq_integration::{PATIENCE, messages_in, models_folder, start, uncached, wait_until_empty};
 
 /// A stack whose workers run one row at a time, so that a few thousand jobs take seconds.
 async fn slow_stack(workers: usize) -> Result<Stack> {

@@ -26,7 +26,9 @@
 //!
 //! ```no_run
 //! # async fn example(client: inferq::Client) -> Result<(), Box<dyn std::error::Error>> {
-//! let request = inferq::Job::new("digits".parse()?, serde_json::json!({ "instances": [[0.0; 32]] }));
+//! let image = vec![0.0; 64];
+//! let body = serde_json::json!({ "instances": [image] });
+//! let request = inferq::Job::new("digits".parse()?, body);
 //! let answer = client.call(request).await?;
 //! println!("{}", answer.text());
 //! # Ok(()) }
