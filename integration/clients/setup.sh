@@ -85,7 +85,7 @@ prepare javascript javascript
 prepare go go_programs
 # The name of the folder of `nats` has the version, so that a new one is built; the link has not.
 cli=$tools/nats-cli-$nats_cli
-prepare nats-cli go_tool nats "$cli" "github.com/nats-io/natscli/nats@v$nats_cli"
+prepare nats go_tool nats "$cli" "github.com/nats-io/natscli/nats@v$nats_cli"
 mkdir -p "$tools/bin" && ln -sf "$cli/nats" "$tools/bin/nats"
 prepare nats-server go_tool nats-server "$tools/nats-server-$newest_nats" \
     "github.com/nats-io/nats-server/v2@v$newest_nats"
