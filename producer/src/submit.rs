@@ -198,17 +198,18 @@ impl Client {
         })
     }
 
-    /// A duplicate never reaches a worker, so the comparison of digests happens here: with the
-    /// outcome if there is one, else with the job that still waits.
+    /// A duplicate never reaches a worker, so the comparison of digests happens here: with the job
+    /// that still waits, else with its outcome. In this order, since a job leaves its queue only
+    /// after its outcome is written: whichever moment this is, one of the two is found.
     async fn belongs_to_another_body(
         &self,
         job: &Prepared,
         ack: &jetstream::publish::PublishAck,
     ) -> bool {
         let ours = body_digest(&job.model, &job.body);
-        let theirs = match self.outcome_digest(&job.id).await {
+        let theirs = match self.queued_digest(ack).await {
             Some(digest) => Some(digest),
-            None => self.queued_digest(ack).await,
+            None => self.outcome_digest(&job.id).await,
         };
         theirs.is_some_and(|theirs| theirs != ours)
     }
