@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures::{StreamExt, TryStreamExt, stream};
 use inferq::stack::{Stack, StackOptions};
-use inferq::{Client, Job, ModelName};
+use inferq::{Client, Job, JobId, ModelName};
 
 pub mod digits;
 pub mod fixtures;
@@ -60,6 +61,18 @@ pub fn job(model: &str, body: impl Into<String>) -> Job {
 /// A job with one image that is run even if its answer is known, so that work is really done.
 pub fn uncached(digit: &digits::Digit) -> Job {
     job("digits", digit.row_request()).no_cache()
+}
+
+/// Submits all jobs through a window and returns their ids, in order.
+///
+/// # Errors
+/// If one of them is not accepted.
+pub async fn submit_all(client: &Client, jobs: Vec<Job>) -> Result<Vec<JobId>> {
+    client
+        .submit_many(stream::iter(jobs))
+        .map(|submitted| Ok(submitted.context("a job was not accepted")?.id))
+        .try_collect()
+        .await
 }
 
 /// Messages in a stream.
@@ -118,16 +131,4 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
-}
-
-/// PATH, with the folder of this project's programs first.
-///
-/// # Errors
-/// If the folder is not where Cargo puts it.
-pub fn path_with_programs() -> Result<std::ffi::OsString> {
-    let worker = inferq::stack::worker_program(None)?;
-    let programs = worker.parent().context("the folder of the programs")?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let all = std::iter::once(programs.to_owned()).chain(std::env::split_paths(&path));
-    Ok(std::env::join_paths(all)?)
 }

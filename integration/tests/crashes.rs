@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use async_nats::jetstream::consumer::{FromConsumer, pull};
 use futures::StreamExt;
 use inferq::stack::{Stack, StackOptions};
 use inferq_integration::lone::LoneWorker;
@@ -20,20 +21,13 @@ async fn impatient_stack() -> Result<Stack> {
     .await?;
     let jetstream = async_nats::jetstream::new(stack.client().nats().clone());
     let stream = jetstream.get_stream("INFER_JOBS").await?;
-    let mut config = stream.consumer_info("digits__normal").await?.config;
-    config.ack_wait = Duration::from_secs(2);
+    let info = stream.consumer_info("digits__normal").await?;
+    let config = pull::Config::try_from_consumer_config(info.config)
+        .map_err(|error| anyhow::anyhow!(error))?;
     stream
-        .create_consumer(async_nats::jetstream::consumer::pull::Config {
-            durable_name: config.durable_name,
-            deliver_policy: config.deliver_policy,
-            ack_policy: config.ack_policy,
-            ack_wait: config.ack_wait,
-            max_deliver: config.max_deliver,
-            filter_subject: config.filter_subject,
-            replay_policy: config.replay_policy,
-            max_waiting: config.max_waiting,
-            max_ack_pending: config.max_ack_pending,
-            ..Default::default()
+        .create_consumer(pull::Config {
+            ack_wait: Duration::from_secs(2),
+            ..config
         })
         .await?;
     Ok(stack)

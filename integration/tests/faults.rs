@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, stream};
-use inferq::stack::{RedisChoice, Stack, StackOptions};
-use inferq::{Client, JobId, Status, SubmitError};
+use inferq::stack::{RedisChoice, RedisServer, StackOptions};
+use inferq::{Client, Job, JobId, Status, SubmitError};
+use inferq_integration::digits::{self, Digit};
 use inferq_integration::{
-    PATIENCE, digits, job, messages_in, models_folder, start, uncached, wait_until_empty,
+    PATIENCE, job, messages_in, models_folder, start, submit_all, uncached, wait_until_empty,
 };
 use tokio::task::JoinHandle;
 
@@ -25,23 +26,15 @@ fn slow(workers: usize) -> StackOptions {
     }
 }
 
-/// Submits jobs beside the test; those that were accepted are returned.
-fn submitting(client: &Client, jobs: usize) -> Result<JoinHandle<Result<Vec<JobId>>>> {
-    let all: Vec<_> = digits::held_out()?
-        .iter()
-        .cycle()
-        .take(jobs)
-        .map(uncached)
-        .collect();
+/// Submits a job for each of [`JOBS`] images beside the test.
+fn submitting(
+    client: &Client,
+    job_of: impl Fn(&Digit) -> Job,
+) -> Result<JoinHandle<Result<Vec<JobId>>>> {
+    let images = digits::held_out()?;
+    let jobs: Vec<Job> = images.iter().cycle().take(JOBS).map(job_of).collect();
     let client = client.clone();
-    Ok(tokio::spawn(async move {
-        let mut accepted = Vec::new();
-        let mut answers = std::pin::pin!(client.submit_many(stream::iter(all)));
-        while let Some(answer) = answers.next().await {
-            accepted.push(answer?.id);
-        }
-        Ok(accepted)
-    }))
+    Ok(tokio::spawn(async move { submit_all(&client, jobs).await }))
 }
 
 async fn first_outcomes(client: &Client) -> Result<()> {
@@ -82,7 +75,7 @@ async fn all_ended_once(client: &Client, jobs: &[JobId]) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_survive_a_server_that_crashes_and_comes_back() -> Result<()> {
     let stack = start(slow(2)).await?;
-    let submitted = submitting(stack.client(), JOBS)?;
+    let submitted = submitting(stack.client(), uncached)?;
     first_outcomes(stack.client()).await?;
     stack.nats().kill().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -101,7 +94,7 @@ async fn jobs_survive_a_server_that_crashes_and_comes_back() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stops_answering_loses_nothing() -> Result<()> {
     let stack = start(slow(2)).await?;
-    let submitted = submitting(stack.client(), JOBS)?;
+    let submitted = submitting(stack.client(), uncached)?;
     first_outcomes(stack.client()).await?;
     stack.nats().pause();
     tokio::time::sleep(Duration::from_secs(7)).await;
@@ -151,49 +144,30 @@ async fn calls_to_a_server_that_stops_answering_end_within_their_limits() -> Res
     Ok(stack.stop().await?)
 }
 
-async fn redis_fails(fail: impl AsyncFn(&Stack)) -> Result<()> {
+async fn redis_fails(fail: impl AsyncFn(&RedisServer)) -> Result<()> {
     let stack = start(StackOptions {
         redis: RedisChoice::Auto,
         ..slow(2)
     })
     .await?;
-    let images: Vec<_> = digits::held_out()?
-        .iter()
-        .cycle()
-        .take(JOBS)
-        .map(|digit| job("digits", digit.row_request()))
-        .collect();
-    let client = stack.client().clone();
-    let submitted = tokio::spawn(async move {
-        let answers = client.submit_many(stream::iter(images));
-        answers
-            .map(|answer| answer.map(|job| job.id))
-            .collect::<Vec<_>>()
-            .await
-    });
+    let redis = stack
+        .redis()
+        .context("redis-server is missing; deploy/setup.sh installs it")?;
+    let cached = |digit: &Digit| job("digits", digit.row_request());
+    let submitted = submitting(stack.client(), cached)?;
     first_outcomes(stack.client()).await?;
-    fail(&stack).await;
-    let accepted: Vec<JobId> = submitted.await?.into_iter().collect::<Result<_, _>>()?;
+    fail(redis).await;
+    let accepted = submitted.await??;
     all_ended_once(stack.client(), &accepted).await?;
     Ok(stack.stop().await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_crashes_in_mid_run_costs_no_job() -> Result<()> {
-    redis_fails(async |stack| {
-        if let Some(redis) = stack.redis() {
-            redis.kill().await;
-        }
-    })
-    .await
+    redis_fails(async |redis| redis.kill().await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_stops_answering_in_mid_run_costs_no_job() -> Result<()> {
-    redis_fails(async |stack| {
-        if let Some(redis) = stack.redis() {
-            redis.pause();
-        }
-    })
-    .await
+    redis_fails(async |redis| redis.pause()).await
 }

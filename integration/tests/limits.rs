@@ -5,12 +5,12 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use futures::{StreamExt, stream};
 use inferq::stack::{Stack, StackOptions};
 use inferq::{AssetPlan, ByteSize, CallError, Client, ErrorCode, JobId, SubmitError};
 use inferq_integration::lone::LoneWorker;
 use inferq_integration::{
-    PATIENCE, digits, messages_in, models_folder, plain, start, uncached, wait_until_empty,
+    PATIENCE, digits, messages_in, models_folder, plain, start, submit_all, uncached,
+    wait_until_empty,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,20 +50,12 @@ async fn a_full_queue_refuses_one_job_and_holds_up_many_and_loses_none() -> Resu
     let more: Vec<_> = images[DEPTH..DEPTH * 6].iter().map(uncached).collect();
     let submitting = tokio::spawn({
         let client = client.clone();
-        async move {
-            let answers = client.submit_many(stream::iter(more));
-            answers
-                .map(|answer| answer.map(|job| job.id))
-                .collect::<Vec<_>>()
-                .await
-        }
+        async move { submit_all(&client, more).await }
     });
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!submitting.is_finished(), "there is no room yet");
     stack.start_worker().await?;
-    for id in submitting.await? {
-        accepted.push(id?);
-    }
+    accepted.extend(submitting.await??);
     assert_eq!(accepted.len(), DEPTH * 6);
     for id in &accepted {
         assert!(client.result(id, PATIENCE).await?.is_ok(), "{id}");

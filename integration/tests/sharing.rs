@@ -9,7 +9,9 @@ use futures::{StreamExt, stream};
 use inferq::stack::{Stack, StackOptions};
 use inferq::{JobId, Status};
 use inferq_integration::digits::{self, Digit};
-use inferq_integration::{PATIENCE, messages_in, models_folder, start, uncached, wait_until_empty};
+use inferq_integration::{
+    PATIENCE, messages_in, models_folder, start, submit_all, uncached, wait_until_empty,
+};
 
 /// A stack whose workers run one row at a time, so that a few thousand jobs take seconds.
 async fn slow_stack(workers: usize) -> Result<Stack> {
@@ -25,16 +27,8 @@ async fn slow_stack(workers: usize) -> Result<Stack> {
 }
 
 async fn submit(stack: &Stack, digits: &[Digit], jobs: usize) -> Result<Vec<JobId>> {
-    let all: Vec<_> = digits.iter().cycle().take(jobs).map(uncached).collect();
-    let ids = stack
-        .client()
-        .submit_many(stream::iter(all))
-        .map(|submitted| submitted.map(|job| job.id))
-        .collect::<Vec<_>>()
-        .await;
-    ids.into_iter()
-        .collect::<Result<_, _>>()
-        .context("a job was not accepted")
+    let all = digits.iter().cycle().take(jobs).map(uncached).collect();
+    submit_all(stack.client(), all).await
 }
 
 /// Every outcome of `jobs`: status and worker, read from the stream one by one.

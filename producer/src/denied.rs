@@ -1,22 +1,16 @@
 //! What the server does not allow: told beside the call that caused it, brought back to that call.
 //!
-//! NATS answers a publish or subscription that a user may not make with an error on the connection,
-//! and leaves the call itself to time out. Here each call also listens for that error.
+//! NATS answers a publish that a user may not make with an error on the connection, and leaves the
+//! call itself to time out. Here each call also listens for that error.
 
 use tokio::sync::broadcast;
 
 /// Denials that a slow listener may fall behind before it misses one, which then times out.
 const REMEMBERED: usize = 64;
 
-/// A subject that this user may not use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Denied {
-    subject: String,
-}
-
-/// Hands the denials of a connection to the calls in flight.
+/// Hands the denied subjects of a connection to the calls in flight.
 #[derive(Debug, Clone)]
-pub(crate) struct Denials(broadcast::Sender<Denied>);
+pub(crate) struct Denials(broadcast::Sender<String>);
 
 impl Denials {
     pub(crate) fn new() -> Self {
@@ -26,9 +20,8 @@ impl Denials {
     /// Takes in what the server reports, which is a denial or anything else.
     pub(crate) fn report(&self, message: &str) {
         if let Some(subject) = denied_publish(message) {
-            let subject = subject.to_owned();
             // Nobody may be waiting.
-            self.0.send(Denied { subject }).ok();
+            self.0.send(subject.to_owned()).ok();
         }
     }
 
@@ -54,10 +47,10 @@ impl Denials {
 )]
 pub struct DeniedSubject(pub String);
 
-async fn heard(mut denied: broadcast::Receiver<Denied>, subject: &str) {
+async fn heard(mut denied: broadcast::Receiver<String>, subject: &str) {
     loop {
         match denied.recv().await {
-            Ok(denied) if denied.subject == subject => return,
+            Ok(denied) if denied == subject => return,
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
             // The connection is gone, and so is whoever could tell.
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,

@@ -5,11 +5,12 @@
 //! the lines after it that end the sentence begun by `\`; the others are what is printed. `…`
 //! stands for anything within a line, and alone on a line for any number of lines.
 
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
 use crate::{Shared, needing, project};
@@ -36,7 +37,12 @@ fn run_page(shared: &Shared, page: &str) -> Result<()> {
     let text = std::fs::read_to_string(project().join(page))?;
     let examples = examples(&text);
     ensure!(!examples.is_empty(), "{page} shows no commands");
+    // A newcomer types the commands at the root of the project; files they make stay apart.
     let folder = tempfile::tempdir()?;
+    symlink(
+        env!("CARGO_MANIFEST_DIR"),
+        folder.path().join("integration"),
+    )?;
     for example in examples {
         let printed = run(shared, folder.path(), &example.command)?;
         let printed: Vec<&str> = printed.lines().map(str::trim_end).collect();
@@ -53,22 +59,10 @@ fn run_page(shared: &Shared, page: &str) -> Result<()> {
 
 fn run(shared: &Shared, folder: &Path, command: &str) -> Result<String> {
     let mut shell = Command::new("bash");
-    // A newcomer types the commands at the root of the project; files they make stay apart.
-    let models = inferq_integration::models_folder();
-    std::os::unix::fs::symlink(
-        models.parent().context("a parent")?,
-        folder.join("integration"),
-    )
-    .or_else(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Ok(()),
-        _ => Err(error),
-    })?;
     shell
         .args(["-c", command])
         .current_dir(folder)
-        .env("NATS_URL", shared.nats_url()?)
-        .env("INFERQ_NATS", shared.nats_url()?)
-        .env("PATH", inferq_integration::path_with_programs()?);
+        .env("NATS_URL", shared.nats_url()?);
     let output = inferq_integration::finish(shell)?;
     // What the command line of NATS tells about its own doing goes to stderr.
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -107,7 +107,7 @@ impl NatsServer {
         if let Port::Fixed(port) = options.port {
             port_is_free(options.listen, port)?;
         }
-        let process = launch(&program, &options, &data, options.port).await?;
+        let process = launch(&program, &options, &data).await?;
         let port = ready_port(&process, &options, &data).await?;
         Ok(Self {
             url: format!(
@@ -125,11 +125,6 @@ impl NatsServer {
     /// Where to connect, such as `nats://127.0.0.1:4222`.
     pub fn url(&self) -> &str {
         &self.url
-    }
-
-    /// The program that runs, of which version.
-    pub fn program(&self) -> &Path {
-        &self.program
     }
 
     /// Its process.
@@ -167,13 +162,12 @@ impl NatsServer {
     /// # Errors
     /// [`StackError`] if it does not start, as while the first one still runs.
     pub async fn restart(&self) -> Result<(), StackError> {
-        let port = Port::Fixed(self.port);
         port_is_free(self.options.listen, self.port)?;
-        let process = launch(&self.program, &self.options, &self.data, port).await?;
         let options = NatsOptions {
-            port,
+            port: Port::Fixed(self.port),
             ..self.options.clone()
         };
+        let process = launch(&self.program, &options, &self.data).await?;
         ready_port(&process, &options, &self.data).await?;
         *self.lock() = Arc::new(process);
         Ok(())
@@ -215,17 +209,8 @@ impl NatsServer {
     }
 }
 
-async fn launch(
-    program: &Path,
-    options: &NatsOptions,
-    data: &Path,
-    port: Port,
-) -> Result<Process, StackError> {
-    let options = NatsOptions {
-        port,
-        ..options.clone()
-    };
-    let config = config::write(&options, data)?;
+async fn launch(program: &Path, options: &NatsOptions, data: &Path) -> Result<Process, StackError> {
+    let config = config::write(options, data)?;
     let launch = Launch {
         label: "nats".to_owned(),
         program: program.to_owned(),
