@@ -11,7 +11,7 @@ use crate::{
     assets::{AssetAdmin, AssetPlan},
     denied::Denials,
     error::{ConnectError, ModelError, Source},
-    known::KnownModels,
+    known::{KnownModels, keys},
     replies::Replies,
     submit::Window,
 };
@@ -136,15 +136,9 @@ impl Client {
             bucket: bucket.to_owned(),
             source,
         };
-        let store = self.inner.jetstream.get_key_value(bucket).await;
+        let keys = keys(&self.inner.reader, bucket).await.map_err(unreadable)?;
+        let store = self.inner.reader.get_key_value(bucket).await;
         let store = store.map_err(|error| unreadable(error.into()))?;
-        let keys = store
-            .keys()
-            .await
-            .map_err(|error| unreadable(error.into()))?;
-        let keys: Vec<String> = futures::TryStreamExt::try_collect(keys)
-            .await
-            .map_err(|error| unreadable(error.into()))?;
         let mut workers = Vec::with_capacity(keys.len());
         for key in keys {
             let value = store

@@ -16,7 +16,10 @@ use async_nats::{
 use futures::TryStreamExt;
 use inferq_schemas::{ModelName, nearest};
 
-use crate::{denied::Denials, error::ModelError};
+use crate::{
+    denied::Denials,
+    error::{ModelError, Source},
+};
 
 /// A model stays known, or unknown, for this long before the bucket is asked again.
 const REMEMBERED: Duration = Duration::from_secs(2);
@@ -66,23 +69,27 @@ impl KnownModels {
 
     /// Every known name, in no order. Needs more permissions than [`check`](Self::check).
     pub(crate) async fn names(&self) -> Result<Vec<String>, ModelError> {
-        let unreadable = |source: crate::error::Source| ModelError::Unreadable {
+        let unreadable = |source: Source| ModelError::Unreadable {
             bucket: self.bucket.clone(),
             source,
         };
-        let store = self.jetstream.get_key_value(&self.bucket).await;
-        let store = store.map_err(|error| unreadable(error.into()))?;
-        let keys = store
-            .keys()
+        let keys = keys(&self.jetstream, &self.bucket)
             .await
-            .map_err(|error| unreadable(error.into()))?;
-        keys.try_collect()
-            .await
-            .map_err(|error| unreadable(error.into()))
+            .map_err(unreadable)?;
+        let mut names = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Ok(model) = key.parse::<ModelName>() else {
+                continue;
+            };
+            if self.ask(&model).await? {
+                names.push(key);
+            }
+        }
+        Ok(names)
     }
 
     async fn ask(&self, model: &ModelName) -> Result<bool, ModelError> {
-        let unreadable = |source: crate::error::Source| ModelError::Unreadable {
+        let unreadable = |source: Source| ModelError::Unreadable {
             bucket: self.bucket.clone(),
             source,
         };
@@ -117,6 +124,24 @@ impl KnownModels {
         }
         known.insert(model.clone(), Instant::now());
     }
+}
+
+/// The keys of a bucket, in no order, also those that were deleted and left a marker.
+///
+/// They are the subjects that the server counts. The client's own listing reads the bucket as a
+/// stream until nothing is left, and does not end while entries are rewritten, as workers do.
+pub(crate) async fn keys(
+    jetstream: &jetstream::Context,
+    bucket: &str,
+) -> Result<Vec<String>, Source> {
+    let stream = jetstream.get_stream_no_info(format!("KV_{bucket}")).await?;
+    let prefix = format!("$KV.{bucket}.");
+    let mut subjects = stream.info_with_subjects(format!("{prefix}>")).await?;
+    let mut keys = Vec::new();
+    while let Some((subject, _)) = subjects.try_next().await? {
+        keys.extend(subject.strip_prefix(&prefix).map(str::to_owned));
+    }
+    Ok(keys)
 }
 
 /// Where a Direct Get of the last message on `subject` is asked for.
