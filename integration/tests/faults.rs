@@ -96,11 +96,16 @@ async fn a_server_that_stops_answering_loses_nothing() -> Result<()> {
     let stack = start(slow(2)).await?;
     let submitted = submitting(stack.client(), uncached)?;
     first_outcomes(stack.client()).await?;
+    // It has yet to ask whether the model is known, and asks a server that says nothing.
+    let newcomer = Client::connect(stack.nats_url()).await?;
     stack.nats().pause();
+    let image = digits::held_out()?[0].clone();
+    let late = tokio::spawn(async move { newcomer.submit(uncached(&image)).await });
     tokio::time::sleep(Duration::from_secs(7)).await;
     stack.nats().resume();
-    let accepted = submitted.await??;
+    let mut accepted = submitted.await??;
     assert_eq!(accepted.len(), JOBS);
+    accepted.push(late.await??.id);
     all_ended_once(stack.client(), &accepted).await?;
     Ok(stack.stop().await?)
 }

@@ -1,6 +1,6 @@
 //! Remote procedure calls: a worker answers directly, nothing is stored.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::{Request, RequestErrorKind};
 use inferq_schemas::{Failure, Status};
@@ -46,7 +46,9 @@ impl Client {
         let limit = limit.min(LONGEST);
         let request = request.into_call(limit);
         let subject = self.inner.subjects.rpc(request.model());
-        let prepared = self.prepare_for(&request, subject).await?;
+        let prepared = self
+            .prepare_for(&request, subject, Instant::now() + limit)
+            .await?;
         // An inbox of its own ends with the call, so a worker can see that nobody listens.
         let message = Request::new()
             .inbox(self.inner.nats.new_inbox())

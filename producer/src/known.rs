@@ -28,6 +28,9 @@ const MOST_REMEMBERED: usize = 10_000;
 /// The suggestion in an error is not worth a longer wait.
 const SUGGEST_WITHIN: Duration = Duration::from_secs(2);
 
+/// Pause before a server that did not answer is asked again.
+const SILENCE_PAUSE: Duration = Duration::from_millis(250);
+
 /// JetStream's error code for a stream that does not exist.
 const STREAM_NOT_FOUND: u64 = 10_059;
 
@@ -51,11 +54,13 @@ impl KnownModels {
     }
 
     /// Is the model known? Only a yes is remembered, so that a new model can be used at once.
-    pub(crate) async fn check(&self, model: &ModelName) -> Result<(), ModelError> {
+    ///
+    /// A server that does not answer is asked again until the caller's own time is up.
+    pub(crate) async fn check(&self, model: &ModelName, until: Instant) -> Result<(), ModelError> {
         if self.remembers(model) {
             return Ok(());
         }
-        if self.ask(model).await? {
+        if self.ask_until(model, until).await? {
             self.remember(model);
             return Ok(());
         }
@@ -86,6 +91,25 @@ impl KnownModels {
             }
         }
         Ok(names)
+    }
+
+    async fn ask_until(&self, model: &ModelName, until: Instant) -> Result<bool, ModelError> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let answer = tokio::time::timeout(left, self.ask(model)).await;
+            match answer {
+                Ok(Err(ModelError::Unreadable { source, .. })) if is_silence(&source) => {
+                    tokio::time::sleep(SILENCE_PAUSE.min(left)).await;
+                }
+                Ok(answer) => return answer,
+                Err(elapsed) => {
+                    return Err(ModelError::Unreadable {
+                        bucket: self.bucket.clone(),
+                        source: elapsed.into(),
+                    });
+                }
+            }
+        }
     }
 
     async fn ask(&self, model: &ModelName) -> Result<bool, ModelError> {
@@ -142,6 +166,17 @@ pub(crate) async fn keys(
         keys.extend(subject.strip_prefix(&prefix).map(str::to_owned));
     }
     Ok(keys)
+}
+
+/// Was there no answer, as while a server restarts?
+fn is_silence(source: &Source) -> bool {
+    let kind = source
+        .downcast_ref::<DirectGetError>()
+        .map(DirectGetError::kind);
+    matches!(
+        kind,
+        Some(DirectGetErrorKind::TimedOut | DirectGetErrorKind::Request)
+    )
 }
 
 /// Where a Direct Get of the last message on `subject` is asked for.

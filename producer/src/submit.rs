@@ -67,26 +67,33 @@ impl Client {
     pub async fn submit(&self, job: Job) -> Result<Submitted, SubmitError> {
         let span = tracing::debug_span!("publish", model = %job.model(), otel.kind = "producer");
         async {
-            let prepared = self.prepare(&job).await?;
-            self.publish(&prepared).await
+            let until = self.submit_until();
+            let prepared = self.prepare(&job, until).await?;
+            self.publish(&prepared, until).await
         }
         .instrument(span)
         .await
     }
 
+    /// When a submit that begins now gives up.
+    pub(crate) fn submit_until(&self) -> Instant {
+        Instant::now() + self.inner.settings.submit_within
+    }
+
     /// Everything that can be refused without asking the queue.
-    pub(crate) async fn prepare(&self, job: &Job) -> Result<Prepared, SubmitError> {
+    pub(crate) async fn prepare(&self, job: &Job, until: Instant) -> Result<Prepared, SubmitError> {
         let subject = self.inner.subjects.job(job.model(), job.queue());
-        self.prepare_for(job, subject).await
+        self.prepare_for(job, subject, until).await
     }
 
     pub(crate) async fn prepare_for(
         &self,
         job: &Job,
         subject: String,
+        until: Instant,
     ) -> Result<Prepared, SubmitError> {
         if self.inner.settings.check_models {
-            self.inner.known.check(job.model()).await?;
+            self.inner.known.check(job.model(), until).await?;
         }
         if let Some(reply) = job.reply_subject() {
             check_subject(reply).map_err(|error| SubmitError::Header {
@@ -116,15 +123,17 @@ impl Client {
     }
 
     /// Publishes until the server confirms, refuses, or the time is up.
-    pub(crate) async fn publish(&self, job: &Prepared) -> Result<Submitted, SubmitError> {
-        let started = Instant::now();
-        let within = self.inner.settings.submit_within;
+    pub(crate) async fn publish(
+        &self,
+        job: &Prepared,
+        until: Instant,
+    ) -> Result<Submitted, SubmitError> {
         let mut missing = 0;
         loop {
-            let left = within.saturating_sub(started.elapsed());
+            let left = until.saturating_duration_since(Instant::now());
             let unconfirmed = || SubmitError::Unconfirmed {
                 id: job.id.clone(),
-                after: within,
+                after: self.inner.settings.submit_within,
             };
             if left.is_zero() {
                 return Err(unconfirmed());

@@ -73,12 +73,12 @@ impl Client {
     }
 
     async fn submit_with_patience(&self, job: &Job, room: &Room) -> Result<Submitted, SubmitError> {
-        let prepared = self.prepare(job).await?;
+        let prepared = self.prepare(job, self.submit_until()).await?;
         let mut pause = FULL_FIRST;
         loop {
             let answer = {
                 let _held = room.take(prepared.body.len()).await;
-                self.publish(&prepared).await
+                self.publish(&prepared, self.submit_until()).await
             };
             match answer {
                 Err(SubmitError::Overloaded { reason }) => {
