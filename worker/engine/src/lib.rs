@@ -35,6 +35,7 @@ mod plan;
 mod proof;
 mod rewrite;
 mod tensor;
+mod trees;
 
 pub use element::{Element, TensorSpec};
 pub use error::{InputError, LoadError, RunError, Stage};

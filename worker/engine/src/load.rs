@@ -25,7 +25,7 @@ use tract_onnx::tract_hir::infer::Factoid;
 use crate::error::{LoadError, Stage};
 use crate::inspect::{Contents, check_opset};
 use crate::plan::OnnxModel;
-use crate::rewrite;
+use crate::{rewrite, trees};
 
 /// Name of the size that a batch has where the model gives axis 0 none.
 const BATCH: &str = "batch";
@@ -97,6 +97,7 @@ fn load(bytes: &[u8], folder: Option<&Path>, limits: &LoadLimits) -> Result<Onnx
     let mut framework = tract_onnx::onnx();
     // Not the memory map tract would use: a mapped file that shrinks kills the process.
     framework.provider = Arc::new(FopenDataResolver);
+    trees::register(&mut framework.op_register);
 
     let malformed = |reason| LoadError::Malformed { reason };
     let mut rest = bytes;

@@ -6,7 +6,7 @@ use inferq_engine::{Element, LoadLimits, Model, Tensor, TensorSpec, load_bytes, 
 
 use crate::cases::{floats, model, path, run_by_onnx_runtime};
 
-const WITH_ANSWERS: [&str; 20] = [
+const WITH_ANSWERS: [&str; 28] = [
     "double",
     "dropout",
     "fixed_batch",
@@ -25,6 +25,14 @@ const WITH_ANSWERS: [&str; 20] = [
     "sum_without_batch",
     "text",
     "tokens",
+    "trees_average",
+    "trees_binary",
+    "trees_margin",
+    "trees_max",
+    "trees_min",
+    "trees_modes",
+    "trees_softmax",
+    "trees_sum",
     "two_batches",
     "two_inputs",
 ];

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 HERE = Path(__file__).parent
 OPSET = 17
+DOMAINS = {"ai.onnx.ml": 3}
 ELEMENTS = {
     "float32": "f32",
     "float16": "f16",
@@ -44,7 +45,7 @@ def save(name, nodes, inputs, outputs, weights=(), feeds=None, opset=OPSET, exte
     """
     initializers = [numpy_helper.from_array(array, key) for key, array in dict(weights).items()]
     graph = helper.make_graph(nodes, name, inputs, outputs, initializers)
-    domains = {"": opset} | {node.domain: 1 for node in nodes if node.domain}
+    domains = {"": opset} | {node.domain: DOMAINS.get(node.domain, 1) for node in nodes if node.domain}
     opsets = [helper.make_opsetid(domain, version) for domain, version in domains.items()]
     model = helper.make_model(graph, opset_imports=opsets)
     model.ir_version = 8
@@ -76,6 +77,40 @@ def tensor(name, array):
     # A f32 widened to a double prints in a form that gives the same f32 back.
     data = [float(x) for x in flat] if array.dtype.kind == "f" else flat.tolist()
     return {"name": name, "element": element, "shape": list(array.shape), "data": data}
+
+
+def forest(name, kind, classes, negative=False, **attributes):
+    """11 trees of depth 3 over 5 features that are whole numbers, so that equal ones meet; 13 rows."""
+    prefix = "class" if kind == "Classifier" else "target"
+    draw = np.random.default_rng(len(name) * 1000 + classes)
+    columns = {key: [] for key in ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids", "falsenodeids")}
+    leaves = {key: [] for key in ("treeids", "nodeids", "ids", "weights")}
+    kinds = ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ"]
+    for tree in range(11):
+        for node in range(15):
+            branch = node < 7
+            row = (tree, node, int(draw.integers(5)), str(draw.choice(kinds)) if branch else "LEAF", float(draw.integers(-2, 3)))
+            for key, item in zip(columns, (*row, 2 * node + 1 if branch else 0, 2 * node + 2 if branch else 0)):
+                columns[key].append(item)
+            if not branch:
+                for target in range(classes):
+                    weight = float(np.float32(draw.random() - (0.5 if negative else 0)) / 11)
+                    for key, item in zip(leaves, (tree, node, target, weight)):
+                        leaves[key].append(item)
+    nodes = {f"nodes_{key}": column for key, column in columns.items()}
+    nodes |= {f"{prefix}_{key}": column for key, column in leaves.items()} | attributes
+    outputs = [value("score", TensorProto.FLOAT, ["batch", None])]
+    if kind == "Classifier":
+        label = TensorProto.STRING if "classlabels_strings" in attributes else TensorProto.INT64
+        outputs.insert(0, value("label", label, ["batch"]))
+    names = [output.name for output in outputs]
+    save(
+        name,
+        [helper.make_node(f"TreeEnsemble{kind}", ["x"], names, name="trees", domain="ai.onnx.ml", **nodes)],
+        [value("x", TensorProto.FLOAT, ["batch", 5])],
+        outputs,
+        feeds={"x": draw.integers(-3, 4, (13, 5)).astype(np.float32)},
+    )
 
 
 def dense(batch, name, feeds=None, columns=8, opset=OPSET):
@@ -266,6 +301,14 @@ def main():
         [value("y", f32, ["batch", 5, "height", "width"])],
         feeds={"x": floats(2, 5, 3, 2)},
     )
+    forest("trees_modes", "Classifier", classes=3, classlabels_int64s=[4, 2, 9])
+    forest("trees_softmax", "Classifier", 3, classlabels_int64s=[0, 1, 2], post_transform="SOFTMAX", base_values=[0.1, -0.2, 0.3])
+    forest("trees_binary", "Classifier", 1, classlabels_strings=["no", "yes"])
+    forest("trees_margin", "Classifier", 1, negative=True, classlabels_int64s=[0, 1], post_transform="LOGISTIC", base_values=[0.2])
+    forest("trees_sum", "Regressor", 1, negative=True, n_targets=1, base_values=[0.5])
+    forest("trees_average", "Regressor", 2, n_targets=2, aggregate_function="AVERAGE", base_values=[0.5, -1.0])
+    forest("trees_min", "Regressor", 1, negative=True, n_targets=1, aggregate_function="MIN")
+    forest("trees_max", "Regressor", 1, n_targets=1, aggregate_function="MAX")
     save(
         "unknown_operator",
         [helper.make_node("Celebrate", ["x"], ["y"], name="party", domain="example")],
