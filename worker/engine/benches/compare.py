@@ -5,7 +5,7 @@
 Each engine has one thread. A round gives each its turn for a quarter of a second; the order changes
 from round to round, so that a busy neighbour troubles all alike. A cell is the median over the rounds
 of each round's median, the ratio that of the rounds' own ratios. `WORDS` keep the cases whose name
-has one of them. The largest difference between the answers is printed too: a fast wrong answer is none.
+has one of them; `--profile` shows where our time goes instead. The largest difference between the answers is printed too: a fast wrong answer is none.
 """
 
 import json
@@ -63,12 +63,16 @@ class Ours:
             file.write_bytes(array.tobytes())
             self.inputs.append({"name": name, "file": str(file), "element": array.dtype.name, "shape": array.shape})
 
-    def turn(self):
+    def ask(self):
         order = {"model": self.path, "engine": self.engine, "inputs": self.inputs, "seconds": TURN_SECONDS}
         print(json.dumps(order), file=self.process.stdin, flush=True)
         answer = json.loads(self.process.stdout.readline())
         if "error" in answer:
             raise SystemExit(f"{self.engine} {self.path}: {answer['error']}")
+        return answer
+
+    def turn(self):
+        answer = self.ask()
         self.output = np.array(answer["output"], np.float32)
         return answer["median_ms"]
 
@@ -95,17 +99,35 @@ class Theirs:
         return statistics.median(times) * 1000
 
 
+def profile(name, engine):
+    """The operators by their share of one run."""
+    times = {}
+    for operator, _, took in engine.ask()["nodes"]:
+        count, total = times.get(operator, (0, 0.0))
+        times[operator] = (count + 1, total + took)
+    whole = sum(total for _, total in times.values())
+    print(f"{name}: {whole:.3f} ms")
+    for operator, (count, total) in sorted(times.items(), key=lambda item: -item[1][1]):
+        print(f"  {total / whole:6.1%} {total:10.3f} ms {count:5} x {operator}")
+
+
 def main(words):
     import models
 
+    profiling = "--profile" in words
+    words = [word for word in words if word != "--profile"]
     process = timer()
     cases = {name: case for name, case in CASES.items() if not words or any(word in name for word in words)}
-    print(f"{'ms, one thread':16}{'inferq':>10}{'tract':>10}{'ORT':>10}{'/ORT':>8}{'tract/ORT':>11}  difference")
+    if not profiling:
+        print(f"{'ms, one thread':16}{'inferq':>10}{'tract':>10}{'ORT':>10}{'/ORT':>8}{'tract/ORT':>11}  difference")
     with tempfile.TemporaryDirectory() as folder:
         for name, (model, feeds) in cases.items():
             path = Path(folder) / f"{model}.onnx"
             if not path.exists():
                 models.MODELS[model](path)
+            if profiling:
+                profile(name, Ours(process, "profile", path, feeds))
+                continue
             engines = [Ours(process, "inferq", path, feeds), Ours(process, "tract", path, feeds), Theirs(path, feeds)]
             rounds = [[0.0] * 3 for _ in range(ROUNDS)]
             for turn, times in enumerate(rounds):

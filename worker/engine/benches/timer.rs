@@ -2,7 +2,8 @@
 //!
 //! Each line on standard input is an order: a model, an engine (`inferq`, or `tract` as it comes,
 //! with the exact shapes), inputs in files, and for how long. Each is answered by one line with the
-//! median of its runs and the last output. Plans are kept, so that only runs are timed.
+//! median of its runs and the last output. Plans are kept, so that only runs are timed. The engine
+//! `profile` answers with the time of each node instead.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -10,7 +11,7 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use inferq_engine::{Element, LoadLimits, Model, Session, Tensor, load_file};
+use inferq_engine::{Element, LoadLimits, Model, OnnxModel, Session, Tensor, load_file};
 use serde_json::{Value, json};
 use tract_onnx::prelude::{
     DatumType, DatumTypeExt, Framework, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec,
@@ -46,6 +47,9 @@ fn main() -> Result<(), Failure> {
 
 fn obey(line: &str, engines: &mut HashMap<String, Engine>) -> Result<Value, Failure> {
     let order: Value = serde_json::from_str(line)?;
+    if order["engine"] == "profile" {
+        return profile(&order);
+    }
     let key = format!("{}{}{}", order["engine"], order["model"], order["inputs"]);
     if !engines.contains_key(&key) {
         // The weights of other cases would only wait in the caches.
@@ -89,25 +93,45 @@ impl Engine {
     }
 }
 
+/// Milliseconds of each node of one run, after two others.
+fn profile(order: &Value) -> Result<Value, Failure> {
+    let (path, inputs) = named(order)?;
+    let model = load_file(path, &LoadLimits::default())?;
+    let inputs = tensors(&model, &inputs)?;
+    model.profile(inputs.clone())?;
+    model.profile(inputs.clone())?;
+    let nodes: Vec<Value> = model
+        .profile(inputs)?
+        .into_iter()
+        .map(|node| json!([node.operator, node.node, node.took.as_secs_f64() * 1e3]))
+        .collect();
+    Ok(json!({ "nodes": nodes }))
+}
+
 fn prepare(order: &Value) -> Result<Engine, Failure> {
-    let path = Path::new(order["model"].as_str().ok_or("no model")?);
-    let inputs: Vec<Input> = order["inputs"]
-        .as_array()
-        .ok_or("no inputs")?
-        .iter()
-        .map(read)
-        .collect::<Result<_, _>>()?;
+    let (path, inputs) = named(order)?;
     if order["engine"] == "tract" {
         return plain_tract(path, &inputs);
     }
     let model = load_file(path, &LoadLimits::default())?;
+    Ok(Engine::Inferq(model.session()?, tensors(&model, &inputs)?))
+}
+
+fn named(order: &Value) -> Result<(&Path, Vec<Input>), Failure> {
+    let path = Path::new(order["model"].as_str().ok_or("no model")?);
+    let inputs = order["inputs"].as_array().ok_or("no inputs")?;
+    let inputs = inputs.iter().map(read).collect::<Result<_, _>>()?;
+    Ok((path, inputs))
+}
+
+fn tensors(model: &OnnxModel, inputs: &[Input]) -> Result<Vec<Tensor>, Failure> {
     let mut tensors = Vec::new();
     for spec in model.inputs() {
         let input = inputs.iter().find(|input| input.name == spec.name);
         let input = input.ok_or("an input is missing")?;
         tensors.push(Tensor::stack(input.element, &input.shape, &[&input.bytes])?);
     }
-    Ok(Engine::Inferq(model.session()?, tensors))
+    Ok(tensors)
 }
 
 fn read(input: &Value) -> Result<Input, Failure> {

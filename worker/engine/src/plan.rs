@@ -75,6 +75,10 @@ impl OnnxModel {
             memory_bytes,
         })
     }
+
+    pub(crate) fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
 }
 
 impl Model for OnnxModel {
@@ -100,7 +104,7 @@ impl Model for OnnxModel {
 
     fn session(&self) -> Result<Box<dyn Session>, RunError> {
         let mut session = PlanSession::new(Arc::clone(&self.compiled));
-        session.state = Some(session.spawn()?);
+        session.state = Some(self.compiled.spawn()?);
         Ok(Box::new(session))
     }
 }
@@ -122,13 +126,6 @@ impl PlanSession {
             state: None,
         }
     }
-
-    fn spawn(&self) -> Result<TypedSimpleState, RunError> {
-        self.compiled
-            .plan
-            .spawn()
-            .map_err(|error| RunError::Device(reason(&error)))
-    }
 }
 
 impl Session for PlanSession {
@@ -136,7 +133,7 @@ impl Session for PlanSession {
         self.compiled.check(&inputs)?;
         let mut state = match self.state.take() {
             Some(state) => state,
-            None => self.spawn()?,
+            None => self.compiled.spawn()?,
         };
         let inputs = inputs
             .into_iter()
@@ -155,8 +152,14 @@ impl Session for PlanSession {
 }
 
 impl Compiled {
+    pub(crate) fn spawn(&self) -> Result<TypedSimpleState, RunError> {
+        self.plan
+            .spawn()
+            .map_err(|error| RunError::Device(reason(&error)))
+    }
+
     /// Compares the tensors with the inputs, so that tract never sees what it would choke on.
-    fn check(&self, tensors: &[Tensor]) -> Result<(), InputError> {
+    pub(crate) fn check(&self, tensors: &[Tensor]) -> Result<(), InputError> {
         let (got, expected) = (tensors.len(), self.inputs.len());
         if got != expected {
             return Err(InputError::Count { got, expected });
