@@ -45,7 +45,10 @@ CASES |= {
 
 def timer():
     """Builds timer.rs into the folder of all other builds and starts it."""
+    variables = subprocess.run(["make", "-s", "env"], cwd=HERE.parents[2], check=True, capture_output=True, text=True)
+    folder = variables.stdout.split('CARGO_TARGET_DIR="')[1].split('"')[0]
     build = ["cargo", "build", "--workspace", "--bench", "timer", "--message-format", "json"]
+    build += ["--target-dir", folder]
     output = subprocess.run(build, cwd=HERE, check=True, capture_output=True, text=True).stdout
     messages = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     programs = [m["executable"] for m in messages if m.get("target", {}).get("name") == "timer"]

@@ -24,6 +24,7 @@
 //! dependency because its feature `multithread-mm`, which [`LoadLimits::threads_per_run`] needs,
 //! cannot be reached through `tract-onnx`.
 
+mod cpu;
 mod element;
 mod error;
 #[cfg(feature = "gpu")]

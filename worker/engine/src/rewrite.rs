@@ -3,19 +3,21 @@
 //! Each rule is a file. It looks at one operator, gives a patch or declines, and never
 //! changes what is computed beyond the last bits.
 
-mod row_softmax;
 mod row_sum;
 
 use tract_onnx::prelude::{Datum, DatumType, Tensor, TractResult, TypedModel};
 use tract_onnx::tract_core::internal::TDim;
 use tract_onnx::tract_core::model::Rewriter;
 
+use crate::cpu::{dense, softmax};
+
 /// Applies all rules until none has anything left to change.
 pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
     Rewriter::<()>::default()
-        .with_rule_for("row-softmax", row_softmax::rule)
         .with_rule_for("row-sum", row_sum::rule)
-        .rewrite(&(), model)
+        .rewrite(&(), model)?;
+    softmax::apply(model)?;
+    dense::apply(model)
 }
 
 /// No kernel asks for more than this, in bytes; it is the width of an AVX-512 register.

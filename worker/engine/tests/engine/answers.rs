@@ -6,9 +6,10 @@ use inferq_engine::{Element, LoadLimits, Model, Tensor, TensorSpec, load_bytes, 
 
 use crate::cases::{floats, model, path, run_by_onnx_runtime};
 
-const WITH_ANSWERS: [&str; 28] = [
+const WITH_ANSWERS: [&str; 29] = [
     "double",
     "dropout",
+    "encoder",
     "fixed_batch",
     "gram",
     "half",
@@ -175,4 +176,21 @@ fn a_not_a_number_row_spoils_only_itself() {
             .all(|value| value.is_finite())
     );
     assert!(output[5..10].iter().all(|value| value.is_nan()));
+}
+
+#[test]
+fn an_encoder_becomes_dense_layers_that_do_what_follows_them() {
+    let (inputs, _) = run_by_onnx_runtime("encoder");
+    let inputs = inputs.iter().map(|input| input.tensor()).collect();
+    let times = model("encoder").profile(inputs).expect("it runs");
+    let count = |operator| {
+        times
+            .iter()
+            .filter(|node| node.operator == operator)
+            .count()
+    };
+    assert_eq!(count("Dense"), 6, "{times:?}");
+    assert_eq!(count("RowSoftmax"), 1);
+    // The shift at the end of the norm; no bias, residual or bound is left.
+    assert_eq!(["Add", "Max", "Min"].map(count), [1, 0, 0], "{times:?}");
 }

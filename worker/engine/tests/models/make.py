@@ -113,6 +113,51 @@ def forest(name, kind, classes, negative=False, **attributes):
     )
 
 
+def encoder():
+    """One layer of an encoder, 10 wide with 2 heads, as torch writes it; the last product is clipped."""
+    f32, i64 = TensorProto.FLOAT, TensorProto.INT64
+    weights, nodes = {}, []
+
+    def add(operator, *names, **attributes):
+        output = f"t{len(nodes)}"
+        nodes.append(helper.make_node(operator, list(names), [output], name=f"node_{output}", **attributes))
+        return output
+
+    def weight(array):
+        name = f"w{len(weights)}"
+        weights[name] = np.asarray(array)
+        return name
+
+    def linear(rows, inside, outside, flipped=False):
+        product = add("MatMul", rows, weight(floats(inside, outside) / np.float32(3)))
+        bias = weight(floats(outside))
+        return add("Add", bias, product) if flipped else add("Add", product, bias)
+
+    mask = add("Unsqueeze", add("Cast", "mask", to=f32), weight(np.array([1, 2])))
+    mask = add("Mul", add("Sub", weight(np.float32(1)), mask), weight(np.float32(-1e4)))
+    split, joined = weight(np.array([0, 0, 2, 5])), weight(np.array([0, 0, 10]))
+    heads = [add("Reshape", linear("x", 10, 10, flipped), split) for flipped in (False, True, False)]
+    query, key, content = (
+        add("Transpose", head, perm=perm) for head, perm in zip(heads, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]))
+    )
+    scores = add("Add", add("Div", add("MatMul", query, key), weight(np.float32(np.sqrt(5)))), mask)
+    mixed = add("MatMul", add("Softmax", scores, axis=-1), content)
+    mixed = linear(add("Reshape", add("Transpose", mixed, perm=[0, 2, 1, 3]), joined), 10, 10)
+    rows = add("LayerNormalization", add("Add", "x", mixed), weight(floats(10)), weight(floats(10)), axis=-1)
+    inner = add("Relu", linear(rows, 10, 21))
+    last = add("Add", linear(inner, 21, 10), rows)
+    nodes.append(helper.make_node("Clip", [last, weight(np.float32(-2)), weight(np.float32(2.5))], ["y"], name="clip"))
+    mask = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0]])
+    save(
+        "encoder",
+        nodes,
+        [value("x", f32, ["batch", "sequence", 10]), value("mask", i64, ["batch", "sequence"])],
+        [value("y", f32, ["batch", "sequence", 10])],
+        weights,
+        {"x": floats(3, 7, 10), "mask": mask.astype(np.int64)},
+    )
+
+
 def dense(batch, name, feeds=None, columns=8, opset=OPSET):
     save(
         name,
@@ -324,6 +369,7 @@ def main():
         {"x": floats(2, 4)},
         external="weights_outside.bin",
     )
+    encoder()
 
 
 if __name__ == "__main__":

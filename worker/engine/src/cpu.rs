@@ -1,0 +1,17 @@
+//! Our own arithmetic for processors: what tract does less well, in operators that take its place.
+//!
+//! ```text
+//! simd     registers of the processor at hand: AVX-512, AVX2 or plain Rust
+//! gemm     rows times packed weights, for any number of rows, through bias, residual and clamp
+//! dense    the operator around it, and the rules that make it of a product and what follows it
+//! softmax  with scale and mask
+//! ```
+//!
+//! What holds everywhere here: an element of a result is one chain of multiply-adds in the order of
+//! `k`, whatever the number of rows and however they are cut into tiles. So a row's bits never depend
+//! on its neighbours, and one plan serves every batch size at full speed.
+
+pub(crate) mod dense;
+mod gemm;
+mod simd;
+pub(crate) mod softmax;

@@ -1,0 +1,352 @@
+//! The dense layer as an operator of tract's graph, and the rules that make it.
+//!
+//! tract's own product picks its kernel before it knows how many rows come, packs them anew for each
+//! product, and after products of three axes leaves the addition of the bias to another operator.
+
+use std::sync::Arc;
+
+use tract_linalg::multithread::{Executor, current_tract_executor, par_chunks_mut};
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::model::Rewriter;
+use tract_onnx::tract_core::ops::binary::TypedBinOp;
+use tract_onnx::tract_core::ops::einsum::EinSum;
+use tract_onnx::tract_core::ops::math::{Add, Max, Min};
+
+use super::gemm::{Epilogue, PackedWeights};
+
+/// Rows that one thread takes where several share a run.
+const ROWS_PER_THREAD: usize = 24;
+
+/// Makes dense layers of products with constant weights, then lets them absorb what follows.
+pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
+    Rewriter::<()>::default()
+        .with_rule_for("dense", product)
+        .rewrite(&(), model)?;
+    Rewriter::<()>::default()
+        .with_rule_for("dense-epilogue", absorb)
+        .rewrite(&(), model)
+}
+
+/// `clamp(rows · weights + bias + residual)` over the last axes of the first input, `f32`.
+///
+/// The last `contracted` axes of the input are one axis of length `k` in memory; the output has
+/// `columns` in their place. The residual, if there is one, is a second input shaped like the output.
+#[derive(Debug, Clone)]
+struct Dense {
+    weights: Arc<PackedWeights>,
+    contracted: usize,
+    columns: TVec<usize>,
+    bias: Option<Arc<Tensor>>,
+    residual: bool,
+    /// Bits of the bounds, so that two operators can be compared.
+    clamp: Option<(u32, u32)>,
+}
+
+impl PartialEq for Dense {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.weights, &other.weights)
+            && (self.contracted, &self.columns) == (other.contracted, &other.columns)
+            && (&self.bias, self.residual, self.clamp) == (&other.bias, other.residual, other.clamp)
+    }
+}
+
+impl Eq for Dense {}
+
+impl Op for Dense {
+    fn name(&self) -> StaticName {
+        "Dense".into()
+    }
+
+    fn info(&self) -> TractResult<Vec<String>> {
+        let (k, n) = (self.weights.k(), self.weights.n());
+        Ok(vec![format!(
+            "{k} to {n}, clamp {:?}, residual {}",
+            self.clamp(),
+            self.residual
+        )])
+    }
+
+    op_as_typed_op!();
+}
+
+impl TypedOp for Dense {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let rows = inputs[0].rank() - self.contracted;
+        let mut shape: TVec<TDim> = inputs[0].shape.iter().take(rows).cloned().collect();
+        shape.extend(self.columns.iter().map(|size| size.to_dim()));
+        Ok(tvec!(f32::fact(shape)))
+    }
+
+    fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        let rows = inputs[0].rank() - self.contracted;
+        let rows: TDim = inputs[0].shape.iter().take(rows).product();
+        let weights = self.weights.k() * self.weights.n();
+        Ok(tvec!((Cost::FMA(f32::datum_type()), rows * weights)))
+    }
+
+    as_op!();
+}
+
+impl EvalOp for Dense {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let rows = inputs[0].to_plain_array_view::<f32>()?;
+        let mut shape: TVec<usize> = rows.shape()[..rows.ndim() - self.contracted].into();
+        shape.extend(self.columns.iter().copied());
+        let residual = match inputs.get(1) {
+            Some(residual) => {
+                ensure!(
+                    *residual.shape() == *shape,
+                    "the residual has another shape"
+                );
+                Some(residual.to_plain_array_view::<f32>()?)
+            }
+            None => None,
+        };
+        // SAFETY of the contents: every element is written below, as `multiply` fills its result.
+        let mut output = Tensor::zero::<f32>(&shape)?;
+        let (rows, residual) = (
+            rows.as_standard_layout(),
+            residual
+                .as_ref()
+                .map(|residual| residual.as_standard_layout()),
+        );
+        let rows = rows.as_slice().context("rows in standard layout")?;
+        let residual = residual
+            .as_ref()
+            .map(|residual| residual.as_slice().context("a residual in standard layout"));
+        let residual = residual.transpose()?;
+        let bias = self.bias.as_ref().map(|bias| bias.try_as_plain_ram());
+        let bias = bias.transpose()?;
+        let bias = bias
+            .as_ref()
+            .map(|bias| bias.as_slice::<f32>())
+            .transpose()?;
+        let mut plain = output.try_as_plain_ram_mut()?;
+        let result = plain.as_slice_mut::<f32>()?;
+        let (k, n) = (self.weights.k(), self.weights.n());
+        let m = result.len() / n.max(1);
+        let part = match current_tract_executor() {
+            Executor::SingleThread => m,
+            _ => ROWS_PER_THREAD,
+        };
+        let multiply = |first: usize, result: &mut [f32]| {
+            let count = result.len() / n;
+            let epilogue = Epilogue {
+                bias,
+                residual: residual.map(|residual| &residual[first * n..][..result.len()]),
+                clamp: self.clamp(),
+            };
+            self.weights
+                .multiply(&rows[first * k..][..count * k], result, epilogue);
+            Ok(())
+        };
+        if m > 0 && n > 0 {
+            par_chunks_mut(result, part.max(1) * n, m * n * k, |first, part| {
+                multiply(first, part)
+            })?;
+        }
+        Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+impl Dense {
+    fn clamp(&self) -> Option<(f32, f32)> {
+        self.clamp
+            .map(|(low, high)| (f32::from_bits(low), f32::from_bits(high)))
+    }
+}
+
+/// A product of rows with constant weights, in any order of the axes that needs no copy of the rows.
+fn product(
+    _: &(),
+    model: &TypedModel,
+    node: &TypedNode,
+    name: &str,
+    op: &EinSum,
+) -> TractResult<Option<TypedModelPatch>> {
+    if op.q_params.is_some() || op.operating_dt != f32::datum_type() || node.inputs.len() != 2 {
+        return Ok(None);
+    }
+    for constant in [1, 0] {
+        let Some(weights) = model.outlet_fact(node.inputs[constant])?.konst.clone() else {
+            continue;
+        };
+        let Some((order, contracted)) = weight_order(&op.axes, constant) else {
+            continue;
+        };
+        if weights.datum_type() != f32::datum_type() || !weights.is_plain_ram() {
+            continue;
+        }
+        let weights = weights.as_ref().clone().permute_axes(&order)?;
+        let k: usize = weights.shape()[..contracted].iter().product();
+        let columns: TVec<usize> = weights.shape()[contracted..].into();
+        let n = columns.iter().product();
+        let weights = weights.try_as_plain_ram()?;
+        let dense = Dense {
+            weights: Arc::new(PackedWeights::new(weights.as_slice::<f32>()?, k, n)),
+            contracted,
+            columns,
+            bias: None,
+            residual: false,
+            clamp: None,
+        };
+        let rows = node.inputs[1 - constant];
+        if model.outlet_fact(rows)?.datum_type != f32::datum_type() {
+            continue;
+        }
+        let patch = TypedModelPatch::replace_single_op(model, node, &[rows], dense)?;
+        return Ok(Some(patch.with_context(name.to_owned())));
+    }
+    Ok(None)
+}
+
+/// How the axes of the constant have to be ordered to be `[k.., n..]`, and how many of them are `k`.
+///
+/// `None` unless the other input is `[rows.., k..]` and the output `[rows.., n..]`.
+fn weight_order(axes: &AxesMapping, constant: usize) -> Option<(Vec<usize>, usize)> {
+    let other = 1 - constant;
+    let (mut rows, mut inner, mut columns) = (vec![], vec![], vec![]);
+    for axis in axes.iter_all_axes() {
+        match (
+            &axis.inputs[other][..],
+            &axis.inputs[constant][..],
+            &axis.outputs[0][..],
+        ) {
+            (&[from], &[], &[to]) => rows.push((from, to)),
+            (&[from], &[weight], &[]) => inner.push((from, weight)),
+            (&[], &[weight], &[to]) => columns.push((to, weight)),
+            _ => return None,
+        }
+    }
+    inner.sort_unstable();
+    columns.sort_unstable();
+    let in_place = rows
+        .iter()
+        .all(|(from, to)| from == to && *from < rows.len())
+        && inner
+            .iter()
+            .enumerate()
+            .all(|(at, (from, _))| *from == rows.len() + at)
+        && columns
+            .iter()
+            .enumerate()
+            .all(|(at, (to, _))| *to == rows.len() + at);
+    if !in_place || inner.is_empty() || columns.is_empty() {
+        return None;
+    }
+    let order = inner
+        .iter()
+        .chain(&columns)
+        .map(|(_, weight)| *weight)
+        .collect();
+    Some((order, inner.len()))
+}
+
+/// Bias, residual and clamp, in that order, each from the operator that follows.
+fn absorb(
+    _: &(),
+    model: &TypedModel,
+    node: &TypedNode,
+    name: &str,
+    op: &TypedBinOp,
+) -> TractResult<Option<TypedModelPatch>> {
+    for place in 0..2 {
+        let dense_node = model.node(node.inputs[place].node);
+        let Some(dense) = dense_node.op_as::<Dense>() else {
+            continue;
+        };
+        if model.single_succ(dense_node.id)?.is_none()
+            || model.outputs.contains(&dense_node.id.into())
+        {
+            continue;
+        }
+        let other = node.inputs[1 - place];
+        let mut inputs = dense_node.inputs.clone();
+        let Some(grown) = dense.absorbing(op, model, other, &mut inputs, node)? else {
+            continue;
+        };
+        let mut patch = TypedModelPatch::new(name);
+        let taps = inputs
+            .iter()
+            .map(|input| patch.tap_model(model, *input))
+            .collect::<TractResult<TVec<_>>>()?;
+        let output = patch.wire_node(&node.name, grown, &taps)?;
+        patch.shunt_outside(model, node.id.into(), output[0])?;
+        return Ok(Some(patch));
+    }
+    Ok(None)
+}
+
+impl Dense {
+    /// This layer with `op` done at its end, if it can be.
+    fn absorbing(
+        &self,
+        op: &TypedBinOp,
+        model: &TypedModel,
+        other: OutletId,
+        inputs: &mut Vec<OutletId>,
+        node: &TypedNode,
+    ) -> TractResult<Option<Self>> {
+        let fact = model.outlet_fact(other)?;
+        let output = &node.outputs[0].fact;
+        let grown = |change: &dyn Fn(&mut Self)| {
+            let mut grown = self.clone();
+            change(&mut grown);
+            Ok(Some(grown))
+        };
+        let constant = match &fact.konst {
+            Some(constant) if constant.is_plain_ram() => {
+                Some(constant.cast_to::<f32>()?.into_owned())
+            }
+            Some(_) => return Ok(None),
+            None => None,
+        };
+        let plain = self.clamp.is_none() && !self.residual;
+        if op.0.is::<Add>() && plain {
+            return match constant {
+                Some(constant) if self.bias.is_none() => match self.as_bias(&constant)? {
+                    Some(bias) => grown(&|grown| grown.bias = Some(bias.clone())),
+                    None => Ok(None),
+                },
+                Some(_) => Ok(None),
+                None if fact.shape == output.shape && fact.datum_type == output.datum_type => {
+                    inputs.push(other);
+                    grown(&|grown| grown.residual = true)
+                }
+                None => Ok(None),
+            };
+        }
+        let (is_max, is_min) = (op.0.is::<Max>(), op.0.is::<Min>());
+        let bound = constant.filter(|constant| constant.len() == 1 && (is_max || is_min));
+        let Some(bound) = bound else {
+            return Ok(None);
+        };
+        let bound = bound.try_as_plain_ram()?.as_slice::<f32>()?[0];
+        let (low, high) = self.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        // A lower bound above the upper one would come first here and last there.
+        if bound.is_nan() || (is_max && bound > high) || (is_min && bound < low) {
+            return Ok(None);
+        }
+        let clamp = if is_max {
+            (low.max(bound), high)
+        } else {
+            (low, high.min(bound))
+        };
+        grown(&|grown| grown.clamp = Some((clamp.0.to_bits(), clamp.1.to_bits())))
+    }
+
+    /// `constant` as one value per column, if it is that or the same for all.
+    fn as_bias(&self, constant: &Tensor) -> TractResult<Option<Arc<Tensor>>> {
+        let n = self.weights.n();
+        let values = constant.try_as_plain_ram()?;
+        let values = values.as_slice::<f32>()?;
+        if let [value] = values {
+            return Ok(Some(tensor1(&vec![*value; n]).into_arc_tensor()));
+        }
+        let own_axes = constant.rank().saturating_sub(self.columns.len());
+        let per_column = values.len() == n && constant.shape()[own_axes..] == self.columns[..];
+        Ok(per_column.then(|| tensor1(values).into_arc_tensor()))
+    }
+}
