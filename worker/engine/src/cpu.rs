@@ -4,6 +4,8 @@
 //! simd     registers of the processor at hand: AVX-512, AVX2 or plain Rust
 //! gemm     rows times packed weights, for any number of rows, through bias, residual and clamp
 //! dense    the operator around it, and the rules that make it of a product and what follows it
+//! conv     convolutions of images, without laying out their patches first
+//! tail     bias, residual and bounds, which both take in
 //! softmax  with scale and mask
 //! ```
 //!
@@ -11,7 +13,9 @@
 //! `k`, whatever the number of rows and however they are cut into tiles. So a row's bits never depend
 //! on its neighbours, and one plan serves every batch size at full speed.
 
+pub(crate) mod conv;
 pub(crate) mod dense;
 mod gemm;
 mod simd;
 pub(crate) mod softmax;
+mod tail;

@@ -9,7 +9,7 @@ use tract_onnx::prelude::{Datum, DatumType, Tensor, TractResult, TypedModel};
 use tract_onnx::tract_core::internal::TDim;
 use tract_onnx::tract_core::model::Rewriter;
 
-use crate::cpu::{dense, softmax};
+use crate::cpu::{conv, dense, softmax};
 
 /// Applies all rules until none has anything left to change.
 pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
@@ -17,7 +17,8 @@ pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
         .with_rule_for("row-sum", row_sum::rule)
         .rewrite(&(), model)?;
     softmax::apply(model)?;
-    dense::apply(model)
+    dense::apply(model)?;
+    conv::apply(model)
 }
 
 /// No kernel asks for more than this, in bytes; it is the width of an AVX-512 register.

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use tract_linalg::multithread::{Executor, current_tract_executor, par_chunks_mut};
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::model::Rewriter;
-use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::einsum::EinSum;
-use tract_onnx::tract_core::ops::math::{Add, Max, Min};
 
 use super::gemm::{Epilogue, PackedWeights};
+use super::tail::{HasTail, Tail, absorb};
 
 /// Rows that one thread takes where several share a run.
 const ROWS_PER_THREAD: usize = 24;
@@ -23,7 +22,7 @@ pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
         .with_rule_for("dense", product)
         .rewrite(&(), model)?;
     Rewriter::<()>::default()
-        .with_rule_for("dense-epilogue", absorb)
+        .with_rule_for("dense-tail", absorb::<Dense>)
         .rewrite(&(), model)
 }
 
@@ -36,17 +35,14 @@ struct Dense {
     weights: Arc<PackedWeights>,
     contracted: usize,
     columns: TVec<usize>,
-    bias: Option<Arc<Tensor>>,
-    residual: bool,
-    /// Bits of the bounds, so that two operators can be compared.
-    clamp: Option<(u32, u32)>,
+    tail: Tail,
 }
 
 impl PartialEq for Dense {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.weights, &other.weights)
             && (self.contracted, &self.columns) == (other.contracted, &other.columns)
-            && (&self.bias, self.residual, self.clamp) == (&other.bias, other.residual, other.clamp)
+            && self.tail == other.tail
     }
 }
 
@@ -61,8 +57,8 @@ impl Op for Dense {
         let (k, n) = (self.weights.k(), self.weights.n());
         Ok(vec![format!(
             "{k} to {n}, clamp {:?}, residual {}",
-            self.clamp(),
-            self.residual
+            self.tail.clamp(),
+            self.tail.residual
         )])
     }
 
@@ -117,7 +113,7 @@ impl EvalOp for Dense {
             .as_ref()
             .map(|residual| residual.as_slice().context("a residual in standard layout"));
         let residual = residual.transpose()?;
-        let bias = self.bias.as_ref().map(|bias| bias.try_as_plain_ram());
+        let bias = self.tail.bias.as_ref().map(|bias| bias.try_as_plain_ram());
         let bias = bias.transpose()?;
         let bias = bias
             .as_ref()
@@ -136,7 +132,7 @@ impl EvalOp for Dense {
             let epilogue = Epilogue {
                 bias,
                 residual: residual.map(|residual| &residual[first * n..][..result.len()]),
-                clamp: self.clamp(),
+                clamp: self.tail.clamp(),
             };
             self.weights
                 .multiply(&rows[first * k..][..count * k], result, epilogue);
@@ -148,13 +144,6 @@ impl EvalOp for Dense {
             })?;
         }
         Ok(tvec!(output.into_tvalue()))
-    }
-}
-
-impl Dense {
-    fn clamp(&self) -> Option<(f32, f32)> {
-        self.clamp
-            .map(|(low, high)| (f32::from_bits(low), f32::from_bits(high)))
     }
 }
 
@@ -188,9 +177,7 @@ fn product(
             weights: Arc::new(PackedWeights::new(weights.as_slice::<f32>()?, k, n)),
             contracted,
             columns,
-            bias: None,
-            residual: false,
-            clamp: None,
+            tail: Tail::default(),
         };
         let rows = node.inputs[1 - constant];
         if model.outlet_fact(rows)?.datum_type != f32::datum_type() {
@@ -244,101 +231,12 @@ fn weight_order(axes: &AxesMapping, constant: usize) -> Option<(Vec<usize>, usiz
     Some((order, inner.len()))
 }
 
-/// Bias, residual and clamp, in that order, each from the operator that follows.
-fn absorb(
-    _: &(),
-    model: &TypedModel,
-    node: &TypedNode,
-    name: &str,
-    op: &TypedBinOp,
-) -> TractResult<Option<TypedModelPatch>> {
-    for place in 0..2 {
-        let dense_node = model.node(node.inputs[place].node);
-        let Some(dense) = dense_node.op_as::<Dense>() else {
-            continue;
-        };
-        if model.single_succ(dense_node.id)?.is_none()
-            || model.outputs.contains(&dense_node.id.into())
-        {
-            continue;
-        }
-        let other = node.inputs[1 - place];
-        let mut inputs = dense_node.inputs.clone();
-        let Some(grown) = dense.absorbing(op, model, other, &mut inputs, node)? else {
-            continue;
-        };
-        let mut patch = TypedModelPatch::new(name);
-        let taps = inputs
-            .iter()
-            .map(|input| patch.tap_model(model, *input))
-            .collect::<TractResult<TVec<_>>>()?;
-        let output = patch.wire_node(&node.name, grown, &taps)?;
-        patch.shunt_outside(model, node.id.into(), output[0])?;
-        return Ok(Some(patch));
-    }
-    Ok(None)
-}
-
-impl Dense {
-    /// This layer with `op` done at its end, if it can be.
-    fn absorbing(
-        &self,
-        op: &TypedBinOp,
-        model: &TypedModel,
-        other: OutletId,
-        inputs: &mut Vec<OutletId>,
-        node: &TypedNode,
-    ) -> TractResult<Option<Self>> {
-        let fact = model.outlet_fact(other)?;
-        let output = &node.outputs[0].fact;
-        let grown = |change: &dyn Fn(&mut Self)| {
-            let mut grown = self.clone();
-            change(&mut grown);
-            Ok(Some(grown))
-        };
-        let constant = match &fact.konst {
-            Some(constant) if constant.is_plain_ram() => {
-                Some(constant.cast_to::<f32>()?.into_owned())
-            }
-            Some(_) => return Ok(None),
-            None => None,
-        };
-        let plain = self.clamp.is_none() && !self.residual;
-        if op.0.is::<Add>() && plain {
-            return match constant {
-                Some(constant) if self.bias.is_none() => match self.as_bias(&constant)? {
-                    Some(bias) => grown(&|grown| grown.bias = Some(bias.clone())),
-                    None => Ok(None),
-                },
-                Some(_) => Ok(None),
-                None if fact.shape == output.shape && fact.datum_type == output.datum_type => {
-                    inputs.push(other);
-                    grown(&|grown| grown.residual = true)
-                }
-                None => Ok(None),
-            };
-        }
-        let (is_max, is_min) = (op.0.is::<Max>(), op.0.is::<Min>());
-        let bound = constant.filter(|constant| constant.len() == 1 && (is_max || is_min));
-        let Some(bound) = bound else {
-            return Ok(None);
-        };
-        let bound = bound.try_as_plain_ram()?.as_slice::<f32>()?[0];
-        let (low, high) = self.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        // A lower bound above the upper one would come first here and last there.
-        if bound.is_nan() || (is_max && bound > high) || (is_min && bound < low) {
-            return Ok(None);
-        }
-        let clamp = if is_max {
-            (low.max(bound), high)
-        } else {
-            (low, high.min(bound))
-        };
-        grown(&|grown| grown.clamp = Some((clamp.0.to_bits(), clamp.1.to_bits())))
+impl HasTail for Dense {
+    fn tail(&mut self) -> &mut Tail {
+        &mut self.tail
     }
 
-    /// `constant` as one value per column, if it is that or the same for all.
-    fn as_bias(&self, constant: &Tensor) -> TractResult<Option<Arc<Tensor>>> {
+    fn as_bias(&self, constant: &Tensor, _rank: usize) -> TractResult<Option<Arc<Tensor>>> {
         let n = self.weights.n();
         let values = constant.try_as_plain_ram()?;
         let values = values.as_slice::<f32>()?;

@@ -61,7 +61,7 @@ impl PackedWeights {
         Self::for_isa(weights, k, n, Isa::best())
     }
 
-    fn for_isa(weights: &[f32], k: usize, n: usize, isa: Isa) -> Self {
+    pub(super) fn for_isa(weights: &[f32], k: usize, n: usize, isa: Isa) -> Self {
         assert_eq!(weights.len(), k * n, "the caller gives a matrix of k x n");
         let width = 2 * isa.lanes();
         let mut panels = vec![0.0; n.div_ceil(width) * k * width];
@@ -74,6 +74,15 @@ impl PackedWeights {
             }
         }
         Self { k, n, isa, panels }
+    }
+
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// `[panels][k][width]`, where a panel is two registers wide.
+    pub(super) fn panels(&self) -> &[f32] {
+        &self.panels
     }
 
     pub(crate) fn n(&self) -> usize {
@@ -173,7 +182,7 @@ impl Kernel for Multiply<'_> {
 
 /// Cuts `rows` into as few tiles as there can be, of heights that differ by one at most.
 #[inline(always)]
-fn heights(rows: usize, most: usize) -> impl Iterator<Item = usize> {
+pub(super) fn heights(rows: usize, most: usize) -> impl Iterator<Item = usize> {
     let tiles = rows.div_ceil(most);
     (0..tiles).map(move |tile| rows / tiles + usize::from(tile < rows % tiles))
 }
@@ -407,7 +416,7 @@ unsafe fn steps<S: Simd, const ROWS: usize, const PANELS: usize>(
 }
 
 /// Lanes of the widest register.
-const MOST_LANES: usize = 16;
+pub(super) const MOST_LANES: usize = 16;
 
 #[cfg(test)]
 mod tests {

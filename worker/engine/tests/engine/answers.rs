@@ -6,7 +6,7 @@ use inferq_engine::{Element, LoadLimits, Model, Tensor, TensorSpec, load_bytes, 
 
 use crate::cases::{floats, model, path, run_by_onnx_runtime};
 
-const WITH_ANSWERS: [&str; 29] = [
+const WITH_ANSWERS: [&str; 30] = [
     "double",
     "dropout",
     "encoder",
@@ -21,6 +21,7 @@ const WITH_ANSWERS: [&str; 29] = [
     "mlp",
     "mlp_open",
     "mlp_opset13",
+    "residual_block",
     "softmax_axis0",
     "softmax_channels",
     "sum_without_batch",
@@ -193,4 +194,13 @@ fn an_encoder_becomes_dense_layers_that_do_what_follows_them() {
     assert_eq!(count("RowSoftmax"), 1);
     // The shift at the end of the norm; no bias, residual or bound is left.
     assert_eq!(["Add", "Max", "Min"].map(count), [1, 0, 0], "{times:?}");
+}
+
+#[test]
+fn convolutions_do_what_follows_them() {
+    let (inputs, _) = run_by_onnx_runtime("residual_block");
+    let inputs = inputs.iter().map(|input| input.tensor()).collect();
+    let times = model("residual_block").profile(inputs).expect("it runs");
+    let operators: Vec<&str> = times.iter().map(|node| &node.operator[..]).collect();
+    assert_eq!(operators, ["Source", "ImageConv", "ImageConv", "ImageConv"]);
 }

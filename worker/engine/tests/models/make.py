@@ -158,6 +158,28 @@ def encoder():
     )
 
 
+def residual_block():
+    """Three convolutions: strided and padded by rule, dilated, and one added to what came in."""
+    f32 = TensorProto.FLOAT
+    kernels = {"k1": floats(7, 3, 3, 3), "k2": floats(7, 7, 3, 2) / np.float32(4), "k3": floats(7, 7, 1, 1)}
+    save(
+        "residual_block",
+        [
+            helper.make_node("Conv", ["x", "k1", "b"], ["c1"], name="first", strides=[2, 2], auto_pad="SAME_UPPER"),
+            helper.make_node("Relu", ["c1"], ["r1"], name="first_relu"),
+            helper.make_node("Conv", ["r1", "k2"], ["c2"], name="second", dilations=[2, 1], pads=[2, 0, 2, 1]),
+            helper.make_node("Clip", ["c2", "low", "high"], ["r2"], name="second_clip"),
+            helper.make_node("Conv", ["r2", "k3", "b"], ["c3"], name="third"),
+            helper.make_node("Add", ["r1", "c3"], ["sum"], name="sum"),
+            helper.make_node("Relu", ["sum"], ["y"], name="last_relu"),
+        ],
+        [value("x", f32, ["batch", 3, "height", "width"])],
+        [value("y", f32, ["batch", 7, "rows", "columns"])],
+        kernels | {"b": floats(7), "low": np.float32(0), "high": np.float32(6)},
+        {"x": floats(3, 3, 9, 14)},
+    )
+
+
 def dense(batch, name, feeds=None, columns=8, opset=OPSET):
     save(
         name,
@@ -370,6 +392,7 @@ def main():
         external="weights_outside.bin",
     )
     encoder()
+    residual_block()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,133 @@
+//! What an operator of ours does with its sums before it stores them: bias, residual, bounds.
+//!
+//! Each comes from an operator that follows in the graph; [`absorb`] takes them in one by one.
+
+use std::sync::Arc;
+
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::binary::TypedBinOp;
+use tract_onnx::tract_core::ops::math::{Add, Max, Min};
+
+/// Done in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// One value for each column or channel.
+    pub(crate) bias: Option<Arc<Tensor>>,
+    /// The operator has one more input, shaped like its output, which is added.
+    pub(crate) residual: bool,
+    /// Bits of the bounds, so that two operators can be compared.
+    clamp: Option<(u32, u32)>,
+}
+
+/// An operator with a [`Tail`].
+pub(crate) trait HasTail: TypedOp + Clone {
+    fn tail(&mut self) -> &mut Tail;
+
+    /// `constant`, which is added to the output of `rank` axes, as the bias of this operator, if it is one.
+    fn as_bias(&self, constant: &Tensor, rank: usize) -> TractResult<Option<Arc<Tensor>>>;
+}
+
+impl Tail {
+    pub(crate) fn with_bias(bias: Option<Arc<Tensor>>) -> Self {
+        Tail {
+            bias,
+            ..Self::default()
+        }
+    }
+
+    /// Lower and upper bound; a NaN stays one.
+    pub(crate) fn clamp(&self) -> Option<(f32, f32)> {
+        self.clamp
+            .map(|(low, high)| (f32::from_bits(low), f32::from_bits(high)))
+    }
+}
+
+/// Lets an operator `O` absorb `op`, which follows it, if it can.
+pub(crate) fn absorb<O: HasTail>(
+    _: &(),
+    model: &TypedModel,
+    node: &TypedNode,
+    name: &str,
+    op: &TypedBinOp,
+) -> TractResult<Option<TypedModelPatch>> {
+    for place in 0..2 {
+        let before = model.node(node.inputs[place].node);
+        let Some(grower) = before.op_as::<O>() else {
+            continue;
+        };
+        if model.single_succ(before.id)?.is_none() || model.outputs.contains(&before.id.into()) {
+            continue;
+        }
+        let other = node.inputs[1 - place];
+        let mut grown = grower.clone();
+        let Some(residual) = grow(&mut grown, op, model, other, node)? else {
+            continue;
+        };
+        let mut patch = TypedModelPatch::new(name);
+        let inputs = before.inputs.iter().chain(&residual);
+        let taps = inputs
+            .map(|input| patch.tap_model(model, *input))
+            .collect::<TractResult<TVec<_>>>()?;
+        let output = patch.wire_node(&node.name, grown, &taps)?;
+        patch.shunt_outside(model, node.id.into(), output[0])?;
+        return Ok(Some(patch));
+    }
+    Ok(None)
+}
+
+/// `None` if `op` is not for the tail; else the input that the operator takes in addition, if any.
+fn grow<O: HasTail>(
+    grown: &mut O,
+    op: &TypedBinOp,
+    model: &TypedModel,
+    other: OutletId,
+    node: &TypedNode,
+) -> TractResult<Option<Option<OutletId>>> {
+    let fact = model.outlet_fact(other)?;
+    let output = &node.outputs[0].fact;
+    let constant = match &fact.konst {
+        Some(constant) if constant.is_plain_ram() => Some(constant.cast_to::<f32>()?.into_owned()),
+        Some(_) => return Ok(None),
+        None => None,
+    };
+    if op.0.is::<Add>() {
+        let tail = grown.tail();
+        if tail.clamp.is_some() || tail.residual {
+            return Ok(None);
+        }
+        return match constant {
+            Some(constant) if tail.bias.is_none() => {
+                let bias = grown.as_bias(&constant, output.rank())?;
+                let found = bias.is_some();
+                grown.tail().bias = bias;
+                Ok(found.then_some(None))
+            }
+            None if fact.shape == output.shape && fact.datum_type == output.datum_type => {
+                tail.residual = true;
+                Ok(Some(Some(other)))
+            }
+            _ => Ok(None),
+        };
+    }
+    let (is_max, is_min) = (op.0.is::<Max>(), op.0.is::<Min>());
+    let bound = constant.filter(|constant| constant.len() == 1 && (is_max || is_min));
+    let Some(bound) = bound else {
+        return Ok(None);
+    };
+    let bound = bound.try_as_plain_ram()?.as_slice::<f32>()?[0];
+    let (low, high) = grown
+        .tail()
+        .clamp()
+        .unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+    // A lower bound above the upper one would come first here and last there.
+    if bound.is_nan() || (is_max && bound > high) || (is_min && bound < low) {
+        return Ok(None);
+    }
+    let (low, high) = if is_max {
+        (low.max(bound), high)
+    } else {
+        (low, high.min(bound))
+    };
+    grown.tail().clamp = Some((low.to_bits(), high.to_bits()));
+    Ok(Some(None))
+}
