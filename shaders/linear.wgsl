@@ -1,26 +1,31 @@
-// Dense layer: result = activation(rows · weights + bias).
+// Dense layer: result = bounded(rows · weights + bias + residual).
 // Dispatch one workgroup per tile of 16 rows x 32 columns: (ceil(n / 32), ceil(m / 16), 1). Any m, k, n up to the
 // limits of the bindings.
-// In:  rows [m, k], weights [k, n], bias [n], f32 row-major; k and n are padded with zeros to multiples of 4.
+// In:  rows [m, k], weights [k, n], bias [n], residual [m, n], f32 row-major; k and n are padded with zeros to
+// multiples of 4. Without a residual anything may be bound in its place.
 // Out: result [m, n], same padding. A row's sum runs over k in order, so its bits do not depend on the other rows.
-// Within sqrt(k) * 2^-24 * sum|row||weight| of the exact sum, plus 4 ulp for bias and activation.
+// Within sqrt(k) * 2^-24 * sum|row||weight| of the exact sum, plus 4 ulp for what comes after it.
 struct Layer {
-    m: u32,          // rows
-    k_quads: u32,    // k / 4
-    n_quads: u32,    // n / 4
-    activation: u32, // one of the constants below
+    m: u32,       // rows
+    k_quads: u32, // k / 4
+    n_quads: u32, // n / 4
+    parts: u32,   // which of residual and bounds there are: the constants below, added
+    low: f32,     // bounds
+    high: f32,
 }
 @group(0) @binding(0) var<storage, read> rows: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> weights: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> result: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> result: array<vec4<f32>>;
 var<immediate> layer: Layer;
 
 // Also in the catalogue; tests/validate.rs checks that the two agree.
 const TILE_ROWS: u32 = 16u;
 const TILE_COLUMNS: u32 = 32u;
-const NO_ACTIVATION: u32 = 0u;
-const RELU: u32 = 1u;
+const WITH_RESIDUAL: u32 = 1u;
+const WITH_LOW: u32 = 2u;
+const WITH_HIGH: u32 = 4u;
 
 const K_QUADS: u32 = 4u;      // four times four values of k are in workgroup memory at a time
 const COLUMN_QUADS: u32 = 8u; // TILE_COLUMNS / 4
@@ -29,12 +34,24 @@ const LANES: u32 = 64u;
 var<workgroup> row_tile: array<vec4<f32>, 64>;     // TILE_ROWS x K_QUADS
 var<workgroup> weight_tile: array<vec4<f32>, 128>; // (4 * K_QUADS) x COLUMN_QUADS
 
-// Not max(): WGSL lets it turn a NaN into 0, which would hide that the row is spoiled.
-fn activated(value: vec4<f32>) -> vec4<f32> {
-    if layer.activation == RELU {
-        return select(value, vec4<f32>(), value < vec4<f32>());
+// Not max() and min(): WGSL lets them turn a NaN into a number, which would hide that the row is spoiled.
+fn bounded(sum: vec4<f32>) -> vec4<f32> {
+    var value = sum;
+    if (layer.parts & WITH_LOW) != 0u {
+        value = select(value, vec4<f32>(layer.low), value < vec4<f32>(layer.low));
+    }
+    if (layer.parts & WITH_HIGH) != 0u {
+        value = select(value, vec4<f32>(layer.high), value > vec4<f32>(layer.high));
     }
     return value;
+}
+
+fn finished(sum: vec4<f32>, row: u32, quad: u32) -> vec4<f32> {
+    var value = sum + bias[quad];
+    if (layer.parts & WITH_RESIDUAL) != 0u {
+        value += residual[row * layer.n_quads + quad];
+    }
+    return bounded(value);
 }
 
 // Each lane computes two rows of four columns.
@@ -92,10 +109,10 @@ fn linear(
     if quad < layer.n_quads {
         let row = first_row + 2u * lane.y;
         if row < layer.m {
-            result[row * layer.n_quads + quad] = activated(upper + bias[quad]);
+            result[row * layer.n_quads + quad] = finished(upper, row, quad);
         }
         if row + 1u < layer.m {
-            result[(row + 1u) * layer.n_quads + quad] = activated(lower + bias[quad]);
+            result[(row + 1u) * layer.n_quads + quad] = finished(lower, row + 1u, quad);
         }
     }
 }

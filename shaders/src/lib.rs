@@ -36,7 +36,7 @@ pub struct Kernel {
     pub constants: &'static [(&'static str, u32)],
 }
 
-/// Dense layer, `f32`: rows times weights, plus bias, through an activation. One tile of the result per workgroup.
+/// Dense layer, `f32`: rows times weights, plus bias and residual, within bounds. One tile of the result per workgroup.
 pub const LINEAR: Kernel = Kernel {
     name: "linear",
     source: include_str!("../linear.wgsl"),
@@ -47,14 +47,16 @@ pub const LINEAR: Kernel = Kernel {
         Binding::Read,
         Binding::Read,
         Binding::Read,
+        Binding::Read,
         Binding::ReadWrite,
     ],
-    immediate_bytes: 16,
+    immediate_bytes: 24,
     constants: &[
         ("TILE_ROWS", linear::TILE_ROWS),
         ("TILE_COLUMNS", linear::TILE_COLUMNS),
-        ("NO_ACTIVATION", linear::NO_ACTIVATION),
-        ("RELU", linear::RELU),
+        ("WITH_RESIDUAL", linear::WITH_RESIDUAL),
+        ("WITH_LOW", linear::WITH_LOW),
+        ("WITH_HIGH", linear::WITH_HIGH),
     ],
 };
 
@@ -64,10 +66,12 @@ pub mod linear {
     pub const TILE_ROWS: u32 = 16;
     /// Columns of the result that one workgroup computes.
     pub const TILE_COLUMNS: u32 = 32;
-    /// Activation that changes nothing.
-    pub const NO_ACTIVATION: u32 = 0;
-    /// Activation that makes negative values 0 and keeps a NaN.
-    pub const RELU: u32 = 1;
+    /// There is a residual to add.
+    pub const WITH_RESIDUAL: u32 = 1;
+    /// There is a lower bound; a NaN stays one.
+    pub const WITH_LOW: u32 = 2;
+    /// There is an upper bound; a NaN stays one.
+    pub const WITH_HIGH: u32 = 4;
 }
 
 /// Every kernel there is.

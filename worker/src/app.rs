@@ -57,10 +57,14 @@ pub async fn run(config: Config, checked: Checked) -> Result<()> {
     };
     let ledger = Ledger::new(client, checked.subjects.clone());
     let models = Models::new();
+    let limits = LoadLimits {
+        gpu: config.gpu.open()?,
+        ..LoadLimits::default()
+    };
     let folder = FolderSource {
         folder: config.models.models.clone(),
         serve: checked.serve.clone(),
-        loader: onnx_loader(LoadLimits::default()),
+        loader: onnx_loader(limits),
         metrics: metrics.clone(),
     };
     let _watching = folder

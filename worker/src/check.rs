@@ -5,20 +5,30 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use inferq_engine::{BatchProof, LoadLimits, Model};
+use inferq_engine::{BatchProof, LoadLimits, Model, SegmentReport};
 use inferq_schemas::subjects::ModelName;
 use inferq_schemas::tensor::TensorSpec;
 use serde::Serialize;
 
-use crate::config::ByteSize;
+use crate::config::{ByteSize, GpuArgs};
 use crate::models::Version;
 use crate::models::layout::{MODEL_FILE, file_name, subfolders, version_number};
 use crate::models::load::{Loader, VersionError, load_version, onnx_loader};
 use crate::models::specs::wire_spec;
 
 /// Checks what lies at `path` and prints a report for each version; fails if one does not load.
-pub fn run(path: &Path, json: bool) -> ExitCode {
-    let loader = onnx_loader(LoadLimits::default());
+pub fn run(path: &Path, json: bool, gpu: &GpuArgs) -> ExitCode {
+    let gpu = match gpu.open() {
+        Ok(gpu) => gpu,
+        Err(error) => {
+            eprintln!("inferq-worker: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let loader = onnx_loader(LoadLimits {
+        gpu,
+        ..LoadLimits::default()
+    });
     let mut code = ExitCode::SUCCESS;
     let targets = targets(path);
     if targets.is_empty() {
@@ -117,8 +127,36 @@ struct Found {
     deterministic: bool,
     cacheable: bool,
     memory_bytes: u64,
-    device: String,
+    /// Dense parts that were cut out for a graphics card.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    segments: Vec<Segment>,
     load_seconds: f64,
+}
+
+/// A dense part, as it is printed.
+#[derive(Debug, Serialize)]
+struct Segment {
+    name: String,
+    layers: Vec<[usize; 2]>,
+    runs: String,
+}
+
+impl From<SegmentReport> for Segment {
+    fn from(report: SegmentReport) -> Self {
+        Self {
+            name: report.name,
+            layers: report.layers,
+            runs: report.decision,
+        }
+    }
+}
+
+impl Segment {
+    fn line(&self) -> String {
+        let count = self.layers.len();
+        let noun = if count == 1 { "layer" } else { "layers" };
+        format!("segment {}, {count} {noun}: {}", self.name, self.runs)
+    }
 }
 
 impl Report {
@@ -201,7 +239,7 @@ impl Found {
             deterministic: model.is_deterministic(),
             cacheable: model.is_deterministic(),
             memory_bytes: model.memory_bytes(),
-            device: model.device_class().to_owned(),
+            segments: model.segments().into_iter().map(Segment::from).collect(),
             load_seconds: took.as_secs_f64(),
         }
     }
@@ -240,10 +278,11 @@ impl Found {
             "memory  {} of constants",
             ByteSize(self.memory_bytes)
         ));
-        lines.push(format!(
-            "device  {}, loaded in {:.2} s",
-            self.device, self.load_seconds
-        ));
+        lines.extend(self.segments.iter().map(Segment::line));
+        if self.segments.is_empty() {
+            lines.push("device  cpu".to_owned());
+        }
+        lines.push(format!("loaded  in {:.2} s", self.load_seconds));
         lines
     }
 }

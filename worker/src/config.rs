@@ -14,8 +14,8 @@ use inferq_schemas::{ModelName, ReplyPrefixes, Subjects};
 use rand::distr::{Alphanumeric, SampleString};
 
 pub use args::{
-    BatchLimits, CacheArgs, ConnectionArgs, HttpArgs, IntakeLimits, LifecycleArgs, LogFormat,
-    ModelArgs, TelemetryArgs,
+    BatchLimits, CacheArgs, ConnectionArgs, GpuArgs, GpuChoice, HttpArgs, IntakeLimits,
+    LifecycleArgs, LogFormat, ModelArgs, TelemetryArgs,
 };
 pub use bytes::{ByteSize, ByteSizeError};
 pub use secret::SecretUrl;
@@ -33,6 +33,9 @@ pub struct Config {
     /// Which models are served.
     #[command(flatten)]
     pub models: ModelArgs,
+    /// Whether a graphics card is used.
+    #[command(flatten)]
+    pub gpu: GpuArgs,
     /// When a batch is full.
     #[command(flatten)]
     pub batch: BatchLimits,

@@ -111,7 +111,7 @@ impl Executor {
     fn run_slices(&mut self, version: &Arc<Version>, slices: &[Slice]) {
         let started = Instant::now();
         match self.forward(version, slices) {
-            Ok(outputs) => hand_out(slices, &outputs, started),
+            Ok((outputs, device)) => hand_out(slices, &outputs, started, &device),
             Err(error) => match halves(slices) {
                 Some((first, second)) if error.is_permanent() => {
                     self.run_slices(version, &first);
@@ -126,7 +126,12 @@ impl Executor {
         }
     }
 
-    fn forward(&mut self, version: &Arc<Version>, slices: &[Slice]) -> Result<Vec<Tensor>, Failed> {
+    /// The outputs of all rows, and the numeric class of the run.
+    fn forward(
+        &mut self,
+        version: &Arc<Version>,
+        slices: &[Slice],
+    ) -> Result<(Vec<Tensor>, Arc<str>), Failed> {
         let inputs = stack_inputs(version, slices)?;
         let session = self.session(version)?;
         let outcome = catch_unwind(AssertUnwindSafe(|| session.run(inputs)));
@@ -145,12 +150,18 @@ impl Executor {
                 return Err(Failed::Panic(message));
             }
         };
-        Ok(version
+        let device = Arc::from(session.device_class());
+        let fallbacks = session.fallbacks();
+        if fallbacks > 0 {
+            self.metrics.gpu_fallbacks(&version.model, fallbacks);
+        }
+        let outputs = version
             .outputs
             .iter()
             .zip(&outputs)
             .map(|(spec, output)| to_wire(spec, output))
-            .collect())
+            .collect();
+        Ok((outputs, device))
     }
 
     fn session(&mut self, version: &Arc<Version>) -> Result<&mut Box<dyn Session>, Failed> {
@@ -261,7 +272,7 @@ fn to_wire(spec: &inferq_schemas::tensor::TensorSpec, output: &inferq_engine::Te
 }
 
 /// Gives every work its part of `outputs`.
-fn hand_out(slices: &[Slice], outputs: &[Tensor], started: Instant) {
+fn hand_out(slices: &[Slice], outputs: &[Tensor], started: Instant, device: &Arc<str>) {
     let compute = started.elapsed();
     let batch_rows = slices
         .iter()
@@ -272,6 +283,7 @@ fn hand_out(slices: &[Slice], outputs: &[Tensor], started: Instant) {
         compute,
         batch_rows,
         started,
+        device: Arc::clone(device),
     };
     if let [only] = slices {
         only.work

@@ -20,11 +20,12 @@ use crate::deadline::unix_ms_now;
 use crate::disposition::JobError;
 use crate::job::{Admitted, Ask, Author, Finished, Job, Origin, Verdict};
 use crate::ledger::Ledger;
+use crate::lookup::entry::CachedAnswer;
 use crate::lookup::flights::{Claim, Flights};
 use crate::metrics::Metrics;
 use crate::models::Version;
 use crate::models::settings::CacheScopeSetting;
-use crate::work::{Computed, Rows, Work, stack};
+use crate::work::{Computed, Rows, Work, devices, stack};
 
 mod entry;
 mod flights;
@@ -78,13 +79,15 @@ pub async fn run(
 }
 
 /// Outputs of one row, or of the whole job.
-type Known = Arc<Vec<Tensor>>;
+type Known = Arc<CachedAnswer>;
 
 /// A job's outputs and where they came from.
 struct Answer {
     outputs: Vec<Tensor>,
     cache: CacheUse,
     computed: Option<Computed>,
+    /// Numeric class of the runs that gave it.
+    device: Arc<str>,
 }
 
 impl Lookup {
@@ -134,6 +137,7 @@ impl Lookup {
             return Ok(Answer {
                 outputs,
                 cache: CacheUse::Miss,
+                device: Arc::clone(&computed.device),
                 computed: Some(computed),
             });
         }
@@ -180,7 +184,10 @@ impl Lookup {
                 }
                 let mut entries = Vec::with_capacity(leads.len());
                 for ((unit, lead), answer) in leads.into_iter().zip(answers) {
-                    let answer = Arc::new(answer);
+                    let answer = Arc::new(CachedAnswer {
+                        outputs: answer,
+                        device: Arc::clone(&computed.device),
+                    });
                     entries.push((keys[unit], entry::encode(&answer)));
                     lead.publish(answer.clone());
                     known[unit] = Some(answer);
@@ -204,12 +211,13 @@ impl Lookup {
             (None, _) => CacheUse::Shared,
         };
         let known: Vec<Known> = known.into_iter().flatten().collect();
+        let device = devices(known.iter().map(|known| &known.device));
         let outputs = match known.as_slice() {
-            [only] => only.to_vec(),
+            [only] => only.outputs.clone(),
             many => stack(
                 &many
                     .iter()
-                    .map(|known| known.as_slice())
+                    .map(|known| known.outputs.as_slice())
                     .collect::<Vec<_>>(),
             )?,
         };
@@ -217,6 +225,7 @@ impl Lookup {
             outputs,
             cache,
             computed: last_computed,
+            device,
         })
     }
 
@@ -259,7 +268,7 @@ impl Lookup {
             batch_rows: computed.map_or(0, |computed| computed.batch_rows as u64),
             attempt: job.attempt(),
             cache: answer.cache,
-            device: version.engine.device_class().to_owned(),
+            device: answer.device.to_string(),
         };
         self.metrics.queue_wait(
             &job.model,

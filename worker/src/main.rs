@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let config = Config::parse();
     if let Some(Command::Check { path, json }) = &config.command {
-        return check::run(path, *json);
+        return check::run(path, *json, &config.gpu);
     }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,

@@ -47,6 +47,7 @@ struct Instruments {
     model_bytes: Gauge<1>,
     model_load_failures: Counter<1>,
     engine_failures: Counter<1>,
+    gpu_fallbacks: Counter<1>,
     swept: Counter<1>,
 }
 
@@ -136,6 +137,10 @@ impl Metrics {
             "Versions that did not load, by model",
         );
         let engine_failures = declare.counter("engine_failures", "Failed forward passes, by kind");
+        let gpu_fallbacks = declare.counter(
+            "gpu_fallbacks",
+            "Dense parts of forward passes that a card gave no result for and the CPU computed",
+        );
         let swept = declare.counter("swept", "Jobs the sweeper ended, by reason");
         Self(Arc::new(Instruments {
             registry,
@@ -162,6 +167,7 @@ impl Metrics {
             model_bytes,
             model_load_failures,
             engine_failures,
+            gpu_fallbacks,
             swept,
         }))
     }
@@ -298,6 +304,13 @@ impl Metrics {
         self.0
             .engine_failures
             .add([("kind", Value::Word(kind.as_str()))], 1);
+    }
+
+    /// A card gave no result for some dense parts of a forward pass.
+    pub fn gpu_fallbacks(&self, model: &ModelName, parts: u64) {
+        self.0
+            .gpu_fallbacks
+            .add([("model", Value::Model(model.clone()))], parts);
     }
 
     /// The sweeper ended a job.

@@ -1,5 +1,6 @@
 //! What `lookup` hands to `batch` and `execute`: rows to compute, and a way back for the answer.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,6 +54,8 @@ pub struct Computed {
     pub compute: Duration,
     /// Rows in that run, of all jobs together.
     pub batch_rows: usize,
+    /// Numeric class of the runs, all of them where they differ.
+    pub device: Arc<str>,
 }
 
 /// A part of a computation: some rows out of a batch.
@@ -66,6 +69,8 @@ pub struct Part {
     pub batch_rows: usize,
     /// When the run started.
     pub started: Instant,
+    /// Numeric class of the run.
+    pub device: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -185,6 +190,7 @@ fn join(queued: Instant, mut parts: Vec<Part>) -> Result<Computed, JobError> {
         .max_by_key(|part| part.compute)
         .map(|part| (part.compute, part.batch_rows))
         .unwrap_or_default();
+    let device = devices(parts.iter().map(|part| &part.device));
     let outputs = if parts.len() == 1 {
         parts.swap_remove(0).outputs
     } else {
@@ -200,7 +206,22 @@ fn join(queued: Instant, mut parts: Vec<Part>) -> Result<Computed, JobError> {
         batch_wait,
         compute: longest.0,
         batch_rows: longest.1,
+        device,
     })
+}
+
+/// One numeric class for answers of several, which are joined by `+` where they differ.
+pub fn devices<'a>(all: impl Iterator<Item = &'a Arc<str>>) -> Arc<str> {
+    let distinct: BTreeSet<&Arc<str>> = all.collect();
+    let mut distinct = distinct.into_iter();
+    match (distinct.next(), distinct.next()) {
+        (Some(only), None) => Arc::clone(only),
+        (first, second) => {
+            let names = first.into_iter().chain(second).chain(distinct);
+            let names: Vec<&str> = names.map(AsRef::as_ref).collect();
+            names.join("+").into()
+        }
+    }
 }
 
 /// Joins the outputs of several pieces along axis 0.

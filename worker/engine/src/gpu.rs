@@ -1,7 +1,6 @@
 //! Graphics cards: which there are, one opened for compute, and the kernels that run on it.
 //!
-//! Kernels are called directly. Models run on the CPU as a whole: the partitioner that cuts dense
-//! parts out of a graph for these kernels is separate from them.
+//! A [`Program`] is what runs there: dense layers in a row. `segment` cuts them out of models.
 //!
 //! What holds everywhere in this module:
 //! - A result counts only if its read-back was reported as mapped. A lost device stays silent
@@ -10,11 +9,13 @@
 //!   [`Gpu::fault`].
 //! - Nothing with a pending read-back is dropped or reused; after a timeout it is set aside.
 
+mod breaker;
 mod device;
 mod error;
-mod linear;
+mod layout;
 mod pipeline;
+mod program;
 
 pub use device::{AdapterInfo, AdapterKind, Gpu, GpuPolicy, adapters};
 pub use error::GpuError;
-pub use linear::{Activation, Linear};
+pub use program::{Layer, Program, Step};

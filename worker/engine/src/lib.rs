@@ -9,7 +9,8 @@
 //! one copy          checks against the specs, then tract                   Session: one per executor thread
 //! ```
 //!
-//! `gpu` stands beside this, not yet in it: adapters, devices and a dense layer that is called directly.
+//! Between rewrite and optimized, `segment` cuts dense parts out for a graphics card, where there is
+//! one (`gpu`); `cpu` and `trees` are operators of our own that take the place of some of tract's.
 //!
 //! What holds everywhere in this crate:
 //! - It knows no queue, no cache, no async runtime and no configuration text. Calls block.
@@ -36,13 +37,15 @@ mod plan;
 mod profile;
 mod proof;
 mod rewrite;
+#[cfg(feature = "gpu")]
+mod segment;
 mod tensor;
 mod trees;
 
 pub use element::{Element, TensorSpec};
 pub use error::{InputError, LoadError, RunError, Stage};
 pub use load::{LoadLimits, load_bytes, load_file};
-pub use model::{BatchProof, Model, Session};
+pub use model::{BatchProof, Model, SegmentReport, Session};
 pub use plan::OnnxModel;
 pub use profile::NodeTime;
 pub use tensor::{Tensor, TensorError};

@@ -45,6 +45,9 @@ pub struct LoadLimits {
     /// Threads that share the work of one run. Default 1, which gives the highest throughput
     /// when there is a session per core; more shorten a single run of a large model.
     pub threads_per_run: NonZeroUsize,
+    /// Card that dense parts may run on. Default none: everything runs on the CPU.
+    #[cfg(feature = "gpu")]
+    pub gpu: Option<crate::gpu::Gpu>,
 }
 
 impl Default for LoadLimits {
@@ -54,6 +57,8 @@ impl Default for LoadLimits {
             max_nodes: 100_000,
             opsets: 7..=25,
             threads_per_run: NonZeroUsize::MIN,
+            #[cfg(feature = "gpu")]
+            gpu: None,
         }
     }
 }
@@ -139,6 +144,10 @@ fn load(bytes: &[u8], folder: Option<&Path>, limits: &LoadLimits) -> Result<Onnx
     let constant_bytes = constant_bytes(&decluttered);
     let optimized = at(Stage::Optimization, || {
         rewrite::apply(&mut decluttered)?;
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = &limits.gpu {
+            crate::segment::cut(&mut decluttered, gpu)?;
+        }
         decluttered.into_optimized()
     })?;
     let plan = at(Stage::Planning, || {
@@ -152,7 +161,15 @@ fn load(bytes: &[u8], folder: Option<&Path>, limits: &LoadLimits) -> Result<Onnx
         };
         TypedSimplePlan::new_with_options(optimized, &options)
     })?;
-    OnnxModel::new(plan, output_names, random_operator, constant_bytes)
+    #[cfg(feature = "gpu")]
+    let card = limits.gpu.as_ref().map(|gpu| gpu.info().name.as_str());
+    #[cfg(not(feature = "gpu"))]
+    let card = None;
+    let model = OnnxModel::new(plan, output_names, random_operator, constant_bytes, card)?;
+    // After the batch proof, which holds for the CPU: a card may give other last bits.
+    #[cfg(feature = "gpu")]
+    crate::segment::settle(model.compiled().graph());
+    Ok(model)
 }
 
 fn check_bytes(bytes: u64, limits: &LoadLimits) -> Result<(), LoadError> {

@@ -28,9 +28,9 @@ pub trait Model: Send + Sync {
     /// Bytes of the constants that stay in memory as long as the model does.
     fn memory_bytes(&self) -> u64;
 
-    /// The numeric class of the answers, named in each outcome. Two classes may differ in the last bits.
-    fn device_class(&self) -> &str {
-        "cpu"
+    /// Dense parts that were cut out for a graphics card, and where each runs; none where there is no card.
+    fn segments(&self) -> Vec<SegmentReport> {
+        Vec::new()
     }
 
     /// A fresh state for one thread. Cheap beside loading: constants are shared.
@@ -52,6 +52,28 @@ pub trait Session: Send {
     /// [`RunError::Input`] before anything runs, if a tensor does not fit its spec;
     /// [`RunError::Model`] and [`RunError::Device`] if the run itself failed.
     fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError>;
+
+    /// The numeric class of the last run's answers, named in each outcome: `cpu`, or `gpu:` and the
+    /// adapter's name. Two classes may differ in the last bits.
+    fn device_class(&self) -> &str {
+        "cpu"
+    }
+
+    /// Parts of the last run that a card gave no result for and that were computed on the CPU instead.
+    fn fallbacks(&self) -> u64 {
+        0
+    }
+}
+
+/// What became of a dense part of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentReport {
+    /// Name of its first layer.
+    pub name: String,
+    /// Columns in and out of each layer.
+    pub layers: Vec<[usize; 2]>,
+    /// Where it runs, as a sentence: by number of rows, or why not on the card.
+    pub decision: String,
 }
 
 /// Whether a row's answer is independent of the rows beside it.

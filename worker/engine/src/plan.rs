@@ -25,12 +25,17 @@ pub struct OnnxModel {
     memory_bytes: u64,
 }
 
+/// The numeric class of what ran on the CPU alone.
+const CPU: &str = "cpu";
+
 /// What sessions share.
 #[derive(Debug)]
 pub(crate) struct Compiled {
     plan: Arc<TypedSimplePlan>,
     pub(crate) inputs: Vec<Port>,
     pub(crate) outputs: Vec<Port>,
+    /// The numeric class of what ran on the card, at least in part.
+    card: String,
 }
 
 /// An input or output with its sizes as the compiler knows them: numbers, symbols, expressions of both.
@@ -47,6 +52,7 @@ impl OnnxModel {
         output_names: Vec<String>,
         random_operator: Option<String>,
         memory_bytes: u64,
+        card: Option<&str>,
     ) -> Result<Self, LoadError> {
         let model = plan.model();
         let inputs = model
@@ -64,6 +70,7 @@ impl OnnxModel {
             plan,
             inputs,
             outputs,
+            card: card.map_or_else(|| CPU.to_owned(), |name| format!("gpu:{name}")),
         });
         let proof = proof::prove(&compiled, random_operator.as_deref());
         Ok(OnnxModel {
@@ -102,6 +109,11 @@ impl Model for OnnxModel {
         self.memory_bytes
     }
 
+    #[cfg(feature = "gpu")]
+    fn segments(&self) -> Vec<crate::model::SegmentReport> {
+        crate::segment::reports(self.compiled.graph())
+    }
+
     fn session(&self) -> Result<Box<dyn Session>, RunError> {
         let mut session = PlanSession::new(Arc::clone(&self.compiled));
         session.state = Some(self.compiled.spawn()?);
@@ -117,6 +129,8 @@ impl Model for OnnxModel {
 pub(crate) struct PlanSession {
     compiled: Arc<Compiled>,
     state: Option<TypedSimpleState>,
+    #[cfg(feature = "gpu")]
+    card: crate::segment::CardUse,
 }
 
 impl PlanSession {
@@ -124,6 +138,8 @@ impl PlanSession {
         PlanSession {
             compiled,
             state: None,
+            #[cfg(feature = "gpu")]
+            card: crate::segment::CardUse::default(),
         }
     }
 }
@@ -139,9 +155,13 @@ impl Session for PlanSession {
             .into_iter()
             .map(|tensor| tensor.into_inner().into_tvalue())
             .collect();
-        let outputs = state
-            .run(inputs)
-            .map_err(|error| RunError::Model(reason(&error)))?;
+        let outputs = state.run(inputs);
+        // Also after an error, so that it is not counted for the next run.
+        #[cfg(feature = "gpu")]
+        {
+            self.card = crate::segment::take_use();
+        }
+        let outputs = outputs.map_err(|error| RunError::Model(reason(&error)))?;
         self.state = Some(state);
         outputs
             .into_iter()
@@ -149,9 +169,27 @@ impl Session for PlanSession {
             .collect::<Result<_, _>>()
             .map_err(|error| RunError::Model(error.to_string()))
     }
+
+    #[cfg(feature = "gpu")]
+    fn device_class(&self) -> &str {
+        if self.card.ran {
+            &self.compiled.card
+        } else {
+            CPU
+        }
+    }
+
+    #[cfg(feature = "gpu")]
+    fn fallbacks(&self) -> u64 {
+        self.card.fallbacks
+    }
 }
 
 impl Compiled {
+    pub(crate) fn graph(&self) -> &TypedModel {
+        self.plan.model()
+    }
+
     pub(crate) fn spawn(&self) -> Result<TypedSimpleState, RunError> {
         self.plan
             .spawn()

@@ -5,6 +5,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
+use inferq_engine::gpu::{Gpu, GpuPolicy};
+
 use super::bytes::ByteSize;
 use super::secret::SecretUrl;
 
@@ -64,6 +67,66 @@ pub struct ModelArgs {
         value_delimiter = ','
     )]
     pub serve: Vec<String>,
+}
+
+/// Whether dense parts of models run on a graphics card.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Models")]
+pub struct GpuArgs {
+    /// When a graphics card is used: `auto` takes real hardware and measures, for each dense part of a model and
+    /// number of rows, whether it is faster there; `force` takes whatever there is, software included, for all of them.
+    #[arg(long, env = "INFERQ_GPU", value_enum, default_value_t = GpuChoice::Auto, global = true)]
+    pub gpu: GpuChoice,
+    /// Use only an adapter whose name contains this, in any case. Default: the one that looks fastest.
+    #[arg(
+        long = "gpu-name",
+        env = "INFERQ_GPU_NAME",
+        value_name = "NAME",
+        global = true
+    )]
+    pub gpu_name: Option<String>,
+}
+
+/// See [`GpuArgs::gpu`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum GpuChoice {
+    /// Never.
+    Off,
+    /// Where it is real hardware and measured to be faster.
+    #[default]
+    Auto,
+    /// Always.
+    Force,
+}
+
+impl GpuArgs {
+    /// Opens the card, if these flags want one and there is one. Blocks for up to half a second.
+    ///
+    /// # Errors
+    /// If a card was asked for, by `force` or by name, and cannot be had.
+    pub fn open(&self) -> anyhow::Result<Option<Gpu>> {
+        let policy = match self.gpu {
+            GpuChoice::Off => GpuPolicy::Off,
+            GpuChoice::Auto => GpuPolicy::Auto,
+            GpuChoice::Force => GpuPolicy::Force,
+        };
+        match Gpu::open(policy, self.gpu_name.as_deref()) {
+            Ok(gpu) => {
+                if let Some(gpu) = &gpu {
+                    let adapter = gpu.info();
+                    tracing::info!(name = adapter.name, kind = %adapter.kind, driver = adapter.driver, "a graphics card is used");
+                }
+                Ok(gpu)
+            }
+            Err(error) if policy == GpuPolicy::Auto && self.gpu_name.is_none() => {
+                tracing::warn!(%error, "the graphics card is not used, everything runs on the CPU");
+                Ok(None)
+            }
+            Err(error) => Err(error).context(
+                "no graphics card as --gpu and --gpu-name want it; `--gpu off` runs everything on the CPU",
+            ),
+        }
+    }
 }
 
 /// When a batch stops waiting for more rows.

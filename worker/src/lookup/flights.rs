@@ -8,10 +8,11 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use inferq_schemas::cache_key::CacheKey;
-use inferq_schemas::tensor::Tensor;
 use tokio::sync::watch;
 
-type Answer = Arc<Vec<Tensor>>;
+use super::entry::CachedAnswer;
+
+type Answer = Arc<CachedAnswer>;
 
 /// What is being computed. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +89,13 @@ impl Follow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn answer() -> CachedAnswer {
+        CachedAnswer {
+            outputs: Vec::new(),
+            device: "cpu".into(),
+        }
+    }
     use inferq_schemas::cache_key::CacheScope;
     use inferq_schemas::identity::Digest;
 
@@ -114,7 +122,7 @@ mod tests {
         let flights = Flights::default();
         let leader = lead(&flights);
         let follower = follow(&flights);
-        leader.publish(Arc::new(Vec::new()));
+        leader.publish(Arc::new(answer()));
         assert!(follower.wait().await.is_some());
     }
 
@@ -131,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn an_answered_flight_is_over() {
         let flights = Flights::default();
-        lead(&flights).publish(Arc::new(Vec::new()));
+        lead(&flights).publish(Arc::new(answer()));
         lead(&flights);
     }
 }

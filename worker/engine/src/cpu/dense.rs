@@ -31,7 +31,7 @@ pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
 /// The last `contracted` axes of the input are one axis of length `k` in memory; the output has
 /// `columns` in their place. The residual, if there is one, is a second input shaped like the output.
 #[derive(Debug, Clone)]
-struct Dense {
+pub(crate) struct Dense {
     weights: Arc<PackedWeights>,
     contracted: usize,
     columns: TVec<usize>,
@@ -87,6 +87,14 @@ impl EvalOp for Dense {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let inputs: TVec<&Tensor> = inputs.iter().map(|input| &**input).collect();
+        Ok(tvec!(self.apply(&inputs)?.into_tvalue()))
+    }
+}
+
+impl Dense {
+    /// The result for rows and, where the tail asks for it, a residual.
+    pub(crate) fn apply(&self, inputs: &[&Tensor]) -> TractResult<Tensor> {
         let rows = inputs[0].to_plain_array_view::<f32>()?;
         let mut shape: TVec<usize> = rows.shape()[..rows.ndim() - self.contracted].into();
         shape.extend(self.columns.iter().copied());
@@ -143,7 +151,37 @@ impl EvalOp for Dense {
                 multiply(first, part)
             })?;
         }
-        Ok(tvec!(output.into_tvalue()))
+        Ok(output)
+    }
+
+    /// How many of the last axes of the rows are summed over.
+    pub(crate) fn contracted(&self) -> usize {
+        self.contracted
+    }
+
+    /// Sizes of the axes that the result has in their place.
+    pub(crate) fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    pub(crate) fn weights(&self) -> &PackedWeights {
+        &self.weights
+    }
+
+    pub(crate) fn takes_residual(&self) -> bool {
+        self.tail.residual
+    }
+
+    /// One value for each column.
+    pub(crate) fn bias(&self) -> TractResult<Vec<f32>> {
+        Ok(match &self.tail.bias {
+            Some(bias) => bias.try_as_plain_ram()?.as_slice::<f32>()?.to_vec(),
+            None => vec![0.0; self.weights.n()],
+        })
+    }
+
+    pub(crate) fn bounds(&self) -> Option<(f32, f32)> {
+        self.tail.clamp()
     }
 }
 

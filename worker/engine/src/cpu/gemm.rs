@@ -76,6 +76,19 @@ impl PackedWeights {
         Self { k, n, isa, panels }
     }
 
+    /// The matrix `[k, n]`, row-major, as it was before it was packed.
+    pub(crate) fn unpacked(&self) -> Vec<f32> {
+        let width = 2 * self.isa.lanes();
+        let mut weights = Vec::with_capacity(self.k * self.n);
+        for row in 0..self.k {
+            for first in (0..self.n).step_by(width) {
+                let start = (first / width * self.k + row) * width;
+                weights.extend_from_slice(&self.panels[start..start + width.min(self.n - first)]);
+            }
+        }
+        weights
+    }
+
     pub(super) fn isa(&self) -> Isa {
         self.isa
     }
@@ -451,6 +464,7 @@ mod tests {
             };
             for isa in Isa::available() {
                 let packed = PackedWeights::for_isa(&weights, k, n, isa);
+                prop_assert_eq!(&packed.unpacked(), &weights);
                 let mut result = vec![f32::NAN; m * n];
                 packed.multiply(&rows, &mut result, epilogue);
                 for row in 0..m {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
+use super::breaker::Breaker;
 use super::error::GpuError;
 use super::pipeline::{Pipeline, Workspace};
 
@@ -103,7 +105,9 @@ pub(super) struct Opened {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     info: AdapterInfo,
+    forced: bool,
     faults: Arc<Faults>,
+    breaker: Mutex<Breaker>,
     pub(super) linear: OnceLock<Pipeline>,
     /// Workspaces whose read-back never came. To free one while its mapping is pending is a
     /// race in wgpu (gfx-rs/wgpu#9959), so they stay as long as the device does.
@@ -130,7 +134,10 @@ impl Gpu {
         let adapters = enumerate();
         let infos: Vec<AdapterInfo> = adapters.iter().map(describe).collect();
         match policy.choose(&infos, name) {
-            Some(at) => Gpu::with(&adapters[at], infos[at].clone()).map(Some),
+            Some(at) => {
+                let forced = policy == GpuPolicy::Force;
+                Gpu::with(&adapters[at], infos[at].clone(), forced).map(Some)
+            }
             None if policy == GpuPolicy::Auto && name.is_none() => Ok(None),
             None => {
                 let names: Vec<String> = infos
@@ -147,7 +154,7 @@ impl Gpu {
         }
     }
 
-    fn with(adapter: &wgpu::Adapter, info: AdapterInfo) -> Result<Gpu, GpuError> {
+    fn with(adapter: &wgpu::Adapter, info: AdapterInfo, forced: bool) -> Result<Gpu, GpuError> {
         let unsupported = |reason: String| GpuError::Unsupported {
             adapter: info.name.clone(),
             reason,
@@ -196,7 +203,9 @@ impl Gpu {
             device,
             queue,
             info,
+            forced,
             faults,
+            breaker: Mutex::default(),
             linear: OnceLock::new(),
             set_aside: Mutex::default(),
         })))
@@ -213,6 +222,36 @@ impl Gpu {
     pub fn fault(&self) -> Option<GpuError> {
         let lost = self.0.faults.lost.get().cloned().map(GpuError::Lost);
         lost.or_else(|| self.0.faults.uncaptured.get().cloned().map(GpuError::Fault))
+    }
+
+    /// Whether [`GpuPolicy::Force`] opened it: then it is used even where the CPU is faster.
+    #[must_use]
+    pub fn is_forced(&self) -> bool {
+        self.0.forced
+    }
+
+    /// Whether it is worth asking: neither lost nor failing all the time.
+    #[must_use]
+    pub fn usable(&self) -> bool {
+        self.0.check().is_ok() && !self.breaker().is_open(Instant::now())
+    }
+
+    /// Notes that it gave no result for a batch.
+    pub(crate) fn failed(&self) {
+        self.breaker().failed(Instant::now());
+    }
+
+    /// Batches that it gave no result for, since it was opened.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.breaker().failures()
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.0
+            .breaker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the device back to the system. Whatever uses it from now on fails with [`GpuError::Lost`].

@@ -1,4 +1,4 @@
-//! What the dense layer needs on the device besides its weights: the compiled shader, and buffers for a batch.
+//! What dense layers need on the device besides their weights: the compiled shader, and buffers for a batch.
 
 use inferq_shaders::{Binding, LINEAR};
 
@@ -14,10 +14,12 @@ pub(super) struct Pipeline {
 /// Buffers for one batch in flight, of up to `rows` rows.
 pub(super) struct Workspace {
     pub(super) rows: usize,
-    pub(super) upload: wgpu::Buffer,
-    pub(super) result: wgpu::Buffer,
+    /// Inputs first, then the result of each step.
+    pub(super) values: Vec<wgpu::Buffer>,
+    /// The outputs, one after the other.
     pub(super) download: wgpu::Buffer,
-    pub(super) bindings: wgpu::BindGroup,
+    /// By step.
+    pub(super) bindings: Vec<wgpu::BindGroup>,
 }
 
 /// The device's pipeline, compiled at the first call. Two threads may both compile; one result is kept.

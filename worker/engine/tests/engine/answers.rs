@@ -6,7 +6,7 @@ use inferq_engine::{Element, LoadLimits, Model, Tensor, TensorSpec, load_bytes, 
 
 use crate::cases::{floats, model, path, run_by_onnx_runtime};
 
-const WITH_ANSWERS: [&str; 30] = [
+pub(crate) const WITH_ANSWERS: [&str; 30] = [
     "double",
     "dropout",
     "encoder",
@@ -48,7 +48,7 @@ fn tolerance(element: Element) -> f64 {
     }
 }
 
-fn assert_answers(name: &str, model: &dyn Model) {
+pub(crate) fn assert_answers(name: &str, model: &dyn Model) {
     let (inputs, expected) = run_by_onnx_runtime(name);
     let mut session = model.session().expect("a session");
     let tensors = inputs.iter().map(|input| input.tensor()).collect();
@@ -153,7 +153,10 @@ fn memory_counts_at_least_the_weights() {
 
 #[test]
 fn the_cpu_names_its_numeric_class() {
-    assert_eq!(model("mlp").device_class(), "cpu");
+    assert_eq!(
+        model("mlp").session().expect("a session").device_class(),
+        "cpu"
+    );
 }
 
 #[test]

@@ -3,16 +3,16 @@
 use std::sync::OnceLock;
 
 use inferq_engine::gpu::{
-    Activation, AdapterInfo, AdapterKind, Gpu, GpuError, GpuPolicy, Linear, adapters,
+    AdapterInfo, AdapterKind, Gpu, GpuError, GpuPolicy, Layer, Program, Step, adapters,
 };
 
 /// One device for all tests: each new one compiles the shader again.
-fn gpu() -> &'static Gpu {
+pub(crate) fn gpu() -> &'static Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
     GPU.get_or_init(open)
 }
 
-fn open() -> Gpu {
+pub(crate) fn open() -> Gpu {
     match Gpu::open(GpuPolicy::Force, None) {
         Ok(Some(gpu)) => gpu,
         other => panic!(
@@ -35,72 +35,74 @@ fn numbers(count: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
-struct Layer {
-    k: usize,
-    n: usize,
-    weights: Vec<f32>,
-    bias: Vec<f32>,
-    activation: Activation,
+const RELU: Option<(f32, f32)> = Some((0.0, f32::INFINITY));
+
+fn layer(inputs: usize, outputs: usize, bounds: Option<(f32, f32)>) -> Layer {
+    Layer {
+        inputs,
+        outputs,
+        weights: numbers(inputs * outputs, 3),
+        bias: numbers(outputs, 5),
+        bounds,
+    }
 }
 
-impl Layer {
-    fn new(k: usize, n: usize, activation: Activation) -> Self {
-        Layer {
-            k,
-            n,
-            weights: numbers(k * n, 3),
-            bias: numbers(n, 5),
-            activation,
-        }
-    }
+/// A program of one layer.
+fn upload(gpu: &Gpu, layer: &Layer) -> Program {
+    alone(gpu, layer.clone()).expect("the layer fits any device")
+}
 
-    fn upload(&self, gpu: &Gpu) -> Linear {
-        Linear::new(
-            gpu,
-            [self.k, self.n],
-            &self.weights,
-            &self.bias,
-            self.activation,
-        )
-        .expect("the layer fits any device")
-    }
+fn alone(gpu: &Gpu, layer: Layer) -> Result<Program, GpuError> {
+    let inputs = layer.inputs;
+    let step = Step {
+        layer,
+        rows: 0,
+        residual: None,
+    };
+    Program::new(gpu, &[inputs], &[step], &[1])
+}
 
-    /// The exact value of one result and how far the kernel may be from it.
-    fn exact(&self, row: &[f32], column: usize) -> (f64, f64) {
-        let unit = 2f64.powi(-24);
-        let products = row
-            .iter()
-            .zip(self.weights[column..].iter().step_by(self.n));
-        let products: Vec<f64> = products
-            .map(|(a, w)| f64::from(*a) * f64::from(*w))
-            .collect();
-        let bias = f64::from(self.bias[column]);
-        let mut value = products.iter().sum::<f64>() + bias;
-        let magnitude: f64 = products.iter().map(|product| product.abs()).sum();
-        let ulp = 2.0
-            * unit
-            * value
-                .abs()
-                .max(bias.abs())
-                .max(f64::from(f32::MIN_POSITIVE));
-        if self.activation == Activation::Relu {
-            value = value.max(0.0);
-        }
-        (value, (self.k as f64).sqrt() * unit * magnitude + 4.0 * ulp)
-    }
+fn run(program: &Program, rows: &[f32], row_count: usize) -> Result<Vec<f32>, GpuError> {
+    Ok(program.run(&[rows], row_count)?.remove(0))
+}
 
-    fn assert_close(&self, rows: &[f32], result: &[f32]) {
-        assert_eq!(result.len(), rows.len() / self.k * self.n);
-        for (row, result) in rows.chunks_exact(self.k).zip(result.chunks_exact(self.n)) {
-            for (column, found) in result.iter().enumerate() {
-                let (exact, allowed) = self.exact(row, column);
-                let error = (f64::from(*found) - exact).abs();
-                let (k, n) = (self.k, self.n);
-                assert!(
-                    error <= allowed,
-                    "k {k}, n {n}: {found} for {exact}, {error:e} > {allowed:e}"
-                );
-            }
+/// The exact value of one result and how far the kernel may be from it.
+fn exact(layer: &Layer, row: &[f32], column: usize) -> (f64, f64) {
+    let unit = 2f64.powi(-24);
+    let weights = layer.weights[column..].iter().step_by(layer.outputs);
+    let products = row.iter().zip(weights);
+    let products: Vec<f64> = products
+        .map(|(a, w)| f64::from(*a) * f64::from(*w))
+        .collect();
+    let bias = f64::from(layer.bias[column]);
+    let mut value = products.iter().sum::<f64>() + bias;
+    let magnitude: f64 = products.iter().map(|product| product.abs()).sum();
+    let ulp = 2.0
+        * unit
+        * value
+            .abs()
+            .max(bias.abs())
+            .max(f64::from(f32::MIN_POSITIVE));
+    if let Some((low, high)) = layer.bounds {
+        value = value.clamp(low.into(), high.into());
+    }
+    (
+        value,
+        (layer.inputs as f64).sqrt() * unit * magnitude + 4.0 * ulp,
+    )
+}
+
+fn assert_close(layer: &Layer, rows: &[f32], result: &[f32]) {
+    let (k, n) = (layer.inputs, layer.outputs);
+    assert_eq!(result.len(), rows.len() / k * n);
+    for (row, result) in rows.chunks_exact(k).zip(result.chunks_exact(n)) {
+        for (column, found) in result.iter().enumerate() {
+            let (exact, allowed) = exact(layer, row, column);
+            let error = (f64::from(*found) - exact).abs();
+            assert!(
+                error <= allowed,
+                "k {k}, n {n}: {found} for {exact}, {error:e} > {allowed:e}"
+            );
         }
     }
 }
@@ -120,36 +122,35 @@ fn odd_sizes_are_within_the_stated_bound() {
         (40, 96, 96),
     ];
     for (m, k, n) in sizes {
-        for activation in [Activation::None, Activation::Relu] {
-            let layer = Layer::new(k, n, activation);
+        for bounds in [None, RELU, Some((-0.5, 0.25))] {
+            let layer = layer(k, n, bounds);
             let rows = numbers(m * k, 7);
-            let result = layer.upload(gpu()).run(&rows, m).expect("it runs");
-            layer.assert_close(&rows, &result);
+            let result = run(&upload(gpu(), &layer), &rows, m).expect("it runs");
+            assert_close(&layer, &rows, &result);
         }
     }
 }
 
 #[test]
 fn large_and_small_numbers_are_within_the_stated_bound() {
-    let layer = Layer::new(37, 11, Activation::None);
+    let layer = layer(37, 11, None);
     let rows: Vec<f32> = numbers(3 * 37, 9)
         .into_iter()
         .enumerate()
         .map(|(i, x)| x * [1e4, 1.0, 1e-4, 0.0][i % 4])
         .collect();
-    let result = layer.upload(gpu()).run(&rows, 3).expect("it runs");
-    layer.assert_close(&rows, &result);
+    let result = run(&upload(gpu(), &layer), &rows, 3).expect("it runs");
+    assert_close(&layer, &rows, &result);
 }
 
 #[test]
 fn a_row_has_the_same_bits_in_a_batch_of_any_size() {
-    let layer = Layer::new(29, 13, Activation::Relu);
-    let on_gpu = layer.upload(gpu());
+    let on_gpu = upload(gpu(), &layer(29, 13, RELU));
     let rows = numbers(33 * 29, 11);
-    let all = on_gpu.run(&rows, 33).expect("it runs");
+    let all = run(&on_gpu, &rows, 33).expect("it runs");
     for size in [1, 2, 3, 16, 17, 32] {
         let start = 33 - size;
-        let part = on_gpu.run(&rows[start * 29..], size).expect("it runs");
+        let part = run(&on_gpu, &rows[start * 29..], size).expect("it runs");
         let same = part
             .iter()
             .zip(&all[start * 13..])
@@ -160,10 +161,10 @@ fn a_row_has_the_same_bits_in_a_batch_of_any_size() {
 
 #[test]
 fn a_not_a_number_row_spoils_only_itself_and_survives_relu() {
-    let layer = Layer::new(8, 8, Activation::Relu);
+    let layer = layer(8, 8, RELU);
     let mut rows = numbers(5 * 8, 13);
     rows[2 * 8 + 3] = f32::NAN;
-    let result = layer.upload(gpu()).run(&rows, 5).expect("it runs");
+    let result = run(&upload(gpu(), &layer), &rows, 5).expect("it runs");
     for (row, result) in result.chunks_exact(8).enumerate() {
         assert!(
             result.iter().all(|value| value.is_nan() == (row == 2)),
@@ -173,9 +174,41 @@ fn a_not_a_number_row_spoils_only_itself_and_survives_relu() {
 }
 
 #[test]
+fn steps_feed_each_other_and_several_values_come_down() {
+    let (first, second) = (layer(7, 5, RELU), layer(5, 5, None));
+    let steps = [
+        Step {
+            layer: first.clone(),
+            rows: 0,
+            residual: None,
+        },
+        Step {
+            layer: second.clone(),
+            rows: 2,
+            residual: Some(1),
+        },
+    ];
+    let program = Program::new(gpu(), &[7, 5], &steps, &[3, 2]).expect("it fits");
+    for m in [1, 18] {
+        let (rows, more) = (numbers(m * 7, 21), numbers(m * 5, 23));
+        let results = program.run(&[&rows, &more], m).expect("it runs");
+        assert_close(&first, &rows, &results[1]);
+        let without: Vec<f32> = results[0]
+            .iter()
+            .zip(&more)
+            .map(|(sum, more)| sum - more)
+            .collect();
+        let expected = run(&upload(gpu(), &second), &results[1], m).expect("it runs");
+        for (got, expected) in without.iter().zip(expected) {
+            assert!((got - expected).abs() <= 2e-6, "{got} {expected}");
+        }
+    }
+}
+
+#[test]
 fn threads_share_a_layer() {
-    let layer = Layer::new(21, 19, Activation::None);
-    let on_gpu = layer.upload(gpu());
+    let layer = layer(21, 19, None);
+    let on_gpu = upload(gpu(), &layer);
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let (layer, on_gpu) = (&layer, &on_gpu);
@@ -183,7 +216,7 @@ fn threads_share_a_layer() {
                 for round in 0..5 {
                     let m = 1 + (3 * thread + round) % 9;
                     let rows = numbers(m * 21, (100 * thread + round) as u32);
-                    layer.assert_close(&rows, &on_gpu.run(&rows, m).expect("it runs"));
+                    assert_close(layer, &rows, &run(on_gpu, &rows, m).expect("it runs"));
                 }
             });
         }
@@ -192,18 +225,17 @@ fn threads_share_a_layer() {
 
 #[test]
 fn wrong_sizes_are_refused_before_anything_is_sent() {
-    let error =
-        Linear::new(gpu(), [3, 4], &[0.0; 11], &[0.0; 4], Activation::None).expect_err("12");
+    let mut short = layer(3, 4, None);
+    short.weights.pop();
+    let error = alone(gpu(), short).expect_err("12");
     assert_eq!(
         error.to_string(),
         "the weight matrix has 11 values, its shape takes 12"
     );
-    let error = Linear::new(gpu(), [0, 4], &[], &[0.0; 4], Activation::None).expect_err("no input");
+    let error = alone(gpu(), layer(0, 4, None)).expect_err("no input");
     assert_eq!(error, GpuError::Empty("the weight matrix"));
-    let layer = Layer::new(3, 4, Activation::None).upload(gpu());
-    let error = layer
-        .run(&[0.0; 7], 2)
-        .expect_err("two rows are six values");
+    let program = upload(gpu(), &layer(3, 4, None));
+    let error = run(&program, &[0.0; 7], 2).expect_err("two rows are six values");
     assert_eq!(
         error,
         GpuError::Shape {
@@ -213,9 +245,7 @@ fn wrong_sizes_are_refused_before_anything_is_sent() {
         }
     );
     let many = 65_536 * 16;
-    let error = layer
-        .run(&vec![0.0; many * 3], many)
-        .expect_err("more than the grid takes");
+    let error = run(&program, &vec![0.0; many * 3], many).expect_err("more than the grid takes");
     assert!(
         matches!(
             error,
@@ -226,24 +256,22 @@ fn wrong_sizes_are_refused_before_anything_is_sent() {
         ),
         "{error}"
     );
-    assert_eq!(layer.run(&[], 0), Ok(vec![]));
+    assert_eq!(run(&program, &[], 0), Ok(vec![]));
 }
 
 #[test]
 fn a_lost_device_is_an_error_and_a_new_one_works() {
     let lost = open();
-    let layer = Layer::new(6, 6, Activation::None);
-    let on_gpu = layer.upload(&lost);
+    let layer = layer(6, 6, None);
+    let on_gpu = upload(&lost, &layer);
     let rows = numbers(6, 17);
-    on_gpu.run(&rows, 1).expect("it runs");
+    run(&on_gpu, &rows, 1).expect("it runs");
     assert_eq!(lost.fault(), None);
     lost.destroy();
-    assert!(matches!(on_gpu.run(&rows, 1), Err(GpuError::Lost(_))));
+    assert!(matches!(run(&on_gpu, &rows, 1), Err(GpuError::Lost(_))));
     assert!(matches!(lost.fault(), Some(GpuError::Lost(_))));
-    layer.assert_close(
-        &rows,
-        &layer.upload(&open()).run(&rows, 1).expect("it runs"),
-    );
+    let again = run(&upload(&open(), &layer), &rows, 1);
+    assert_close(&layer, &rows, &again.expect("it runs"));
 }
 
 #[test]

@@ -8,5 +8,7 @@ mod damage;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod proofs;
+#[cfg(feature = "gpu")]
+mod segments;
 mod sessions;
 mod tensors;

@@ -1,0 +1,154 @@
+//! Is what the card gives within the bound of what the CPU gives?
+//!
+//! Both sum up the same products, each with an error of at most `sqrt(k) * 2^-24 * sum|row||weight|` and
+//! 4 units in the last place for what follows. An error of a layer goes through the weights of the
+//! next, so the bound is carried along with the values.
+
+use tract_onnx::tract_core::internal::*;
+
+use super::op::Segment;
+
+/// Numbers of rows that are tried: one, an odd few, more than a tile.
+const ROWS: [usize; 3] = [1, 5, 33];
+/// What stands in one row of each trial, over and over.
+const EXTREMES: [f32; 6] = [0.0, 1e4, -1e4, 1e-7, -0.0, 1e-20];
+/// The row with a NaN, where there are so many.
+const WITH_NAN: usize = 2;
+const UNIT: f64 = 1.0 / (1 << 24) as f64;
+
+/// `Err` says what does not agree.
+pub(super) fn agree(segment: &Segment) -> Result<(), String> {
+    let failed = |error: TractError| format!("the check failed: {error:#}");
+    for rows in ROWS {
+        let inputs = trial(segment, rows).map_err(failed)?;
+        let inputs: Vec<&Tensor> = inputs.iter().collect();
+        let ours = segment.on_cpu(&inputs).map_err(failed)?;
+        let theirs = segment.on_card(&inputs, rows).map_err(failed)?;
+        let theirs = theirs.map_err(|error| format!("the check on the card failed: {error}"))?;
+        let bounds = bounds(segment, &inputs, rows).map_err(failed)?;
+        for ((ours, theirs), bounds) in ours.iter().zip(&theirs).zip(bounds) {
+            within(ours, theirs, &bounds, rows)
+                .map_err(|error| format!("the card is wrong: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn within(ours: &Tensor, theirs: &Tensor, bounds: &[f64], rows: usize) -> Result<(), String> {
+    let values = |tensor: &Tensor| -> TractResult<Vec<f32>> {
+        Ok(tensor.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+    };
+    let (Ok(ours), Ok(theirs)) = (values(ours), values(theirs)) else {
+        return Err("its results cannot be read".to_owned());
+    };
+    let columns = ours.len() / rows;
+    for (place, ((ours, theirs), bound)) in ours.iter().zip(&theirs).zip(bounds).enumerate() {
+        let error = (f64::from(*ours) - f64::from(*theirs)).abs();
+        let spoiled = ours.is_nan() && theirs.is_nan();
+        if !spoiled && (error > *bound || error.is_nan()) {
+            let (row, column) = (place / columns, place % columns);
+            return Err(format!(
+                "{theirs} for {ours} in row {row} of {rows}, column {column}; {bound:.1e} apart is allowed"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// One tensor for each input: ordinary rows, an extreme one, one with a NaN.
+pub(super) fn trial(segment: &Segment, rows: usize) -> TractResult<Vec<Tensor>> {
+    let mut state = 1u32;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / u32::MAX as f32 * 4.0 - 2.0
+    };
+    let mut tensors = Vec::new();
+    for input in 0..segment.inputs.len() {
+        let columns = segment.inputs[input].columns;
+        let mut values = Vec::with_capacity(rows * columns);
+        for row in 0..rows {
+            for column in 0..columns {
+                values.push(match row {
+                    1 => EXTREMES[column % EXTREMES.len()],
+                    WITH_NAN if column == columns / 2 => f32::NAN,
+                    _ => next(),
+                });
+            }
+        }
+        tensors.push(Tensor::from_shape(
+            &segment.input_shape(input, rows),
+            &values,
+        )?);
+    }
+    Ok(tensors)
+}
+
+/// How far each element of each output may be apart.
+fn bounds(segment: &Segment, inputs: &[&Tensor], rows: usize) -> TractResult<Vec<Vec<f64>>> {
+    let mut values: Vec<Vec<f64>> = Vec::new();
+    let mut errors: Vec<Vec<f64>> = Vec::new();
+    for input in inputs {
+        let input = input.try_as_plain_ram()?;
+        values.push(
+            input
+                .as_slice::<f32>()?
+                .iter()
+                .map(|value| f64::from(*value))
+                .collect(),
+        );
+        errors.push(vec![0.0; values.last().map_or(0, Vec::len)]);
+    }
+    for step in &segment.steps {
+        let weights = step.dense.weights().unpacked();
+        let bias = step.dense.bias()?;
+        let (k, n) = (step.dense.weights().k(), step.dense.weights().n());
+        let (low, high) = step
+            .dense
+            .bounds()
+            .unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        let (given, given_errors) = (&values[step.inputs[0]], &errors[step.inputs[0]]);
+        let (mut made, mut made_errors) = (vec![0.0; rows * n], vec![0.0; rows * n]);
+        for row in 0..rows {
+            for column in 0..n {
+                let (mut sum, mut size, mut carried) = (0.0, 0.0, 0.0);
+                for step in 0..k {
+                    let weight = f64::from(weights[step * n + column]);
+                    let term = given[row * k + step] * weight;
+                    sum += term;
+                    size += term.abs();
+                    carried += given_errors[row * k + step] * weight.abs();
+                }
+                let place = row * n + column;
+                let mut value = sum + f64::from(bias[column]);
+                let mut more = 0.0;
+                if let Some(residual) = step.inputs.get(1) {
+                    value += values[*residual][place];
+                    more = errors[*residual][place];
+                }
+                let ulp = 2.0
+                    * UNIT
+                    * value
+                        .abs()
+                        .max(f64::from(bias[column]).abs())
+                        .max(f64::from(f32::MIN_POSITIVE));
+                // Both of them may be off, in opposite directions. Numbers below the normal range may be taken as 0.
+                let own = 2.0 * ((k as f64).sqrt() * UNIT * size + 4.0 * ulp);
+                made[place] = if value.is_nan() {
+                    value
+                } else {
+                    value.clamp(low.into(), high.into())
+                };
+                made_errors[place] = own + carried + more + k as f64 * f64::from(f32::MIN_POSITIVE);
+            }
+        }
+        values.push(made);
+        errors.push(made_errors);
+    }
+    Ok(segment
+        .outputs
+        .iter()
+        .map(|output| errors[*output].clone())
+        .collect())
+}

@@ -1,0 +1,108 @@
+//! Whole models with their dense parts on whatever adapter there is, Mesa's software one included.
+
+use inferq_engine::gpu::Gpu;
+use inferq_engine::{BatchProof, LoadLimits, Model, OnnxModel, Tensor, load_file};
+
+use crate::answers::{WITH_ANSWERS, assert_answers};
+use crate::cases::{model, path, run_by_onnx_runtime};
+use crate::gpu::{gpu, open};
+
+fn on_card(name: &str, gpu: &Gpu) -> OnnxModel {
+    let limits = LoadLimits {
+        gpu: Some(gpu.clone()),
+        ..LoadLimits::default()
+    };
+    load_file(&path(&format!("{name}.onnx")), &limits)
+        .unwrap_or_else(|error| panic!("{name}.onnx: {error}"))
+}
+
+fn inputs(name: &str) -> Vec<Tensor> {
+    let (inputs, _) = run_by_onnx_runtime(name);
+    inputs.iter().map(|input| input.tensor()).collect()
+}
+
+#[test]
+fn every_model_gives_the_same_answers_with_its_dense_parts_on_the_card() {
+    for name in WITH_ANSWERS {
+        let on_card = on_card(name, gpu());
+        assert_answers(name, &on_card);
+        assert_eq!(on_card.batch_proof(), model(name).batch_proof(), "{name}");
+    }
+}
+
+#[test]
+fn layers_in_a_row_are_one_segment_and_the_run_says_where_it_was() {
+    let mlp = on_card("mlp", gpu());
+    let segments = mlp.segments();
+    let [segment] = &segments[..] else {
+        panic!("{segments:?}");
+    };
+    assert!(segment.layers.len() > 1, "{segment:?}");
+    assert_eq!(segment.decision, "on the card, as it is forced");
+    let mut session = mlp.session().expect("a session");
+    session.run(inputs("mlp")).expect("it runs");
+    let name = &gpu().info().name;
+    assert_eq!(session.device_class(), format!("gpu:{name}"));
+    assert_eq!(session.fallbacks(), 0);
+    assert_eq!(*mlp.batch_proof(), BatchProof::Proven);
+}
+
+#[test]
+fn an_encoder_keeps_what_is_not_dense_between_its_segments() {
+    let encoder = on_card("encoder", gpu());
+    let layers: usize = encoder
+        .segments()
+        .iter()
+        .map(|segment| segment.layers.len())
+        .sum();
+    assert_eq!(layers, 6);
+    // The two products at the end follow each other, the second added to what the first came from.
+    assert!(
+        encoder
+            .segments()
+            .iter()
+            .any(|segment| segment.layers == [[10, 21], [21, 10]])
+    );
+}
+
+#[test]
+fn a_lost_card_leaves_the_answers_of_the_cpu() {
+    let lost = open();
+    let on_card = on_card("mlp", &lost);
+    let mut session = on_card.session().expect("a session");
+    lost.destroy();
+    let outputs = session.run(inputs("mlp")).expect("the CPU answers");
+    let expected = model("mlp")
+        .session()
+        .expect("a session")
+        .run(inputs("mlp"));
+    let expected = expected.expect("it runs");
+    assert_eq!(outputs[0].bytes(), expected[0].bytes(), "bit for bit");
+    assert_eq!(session.device_class(), "cpu");
+    assert!(!lost.usable());
+}
+
+#[test]
+fn what_the_card_cannot_take_runs_on_the_cpu_and_is_counted() {
+    let gpu = open();
+    let on_card = on_card("mlp", &gpu);
+    let mut session = on_card.session().expect("a session");
+    let many = 65_536 * 16;
+    let zeros = vec![0; many * 8 * 4];
+    let input = &on_card.inputs()[0];
+    let batch = || Tensor::stack(input.element, &[many, 8], &[&zeros]).expect("the shape fits");
+    for failures in 1..=3 {
+        session.run(vec![batch()]).expect("the CPU answers");
+        assert_eq!((session.device_class(), session.fallbacks()), ("cpu", 1));
+        assert_eq!(gpu.failures(), failures);
+    }
+    // After three in a minute it is left alone, also for what it could take.
+    assert!(!gpu.usable());
+    session.run(inputs("mlp")).expect("the CPU answers");
+    assert_eq!((session.device_class(), session.fallbacks()), ("cpu", 0));
+}
+
+#[test]
+fn without_a_card_nothing_is_cut_out() {
+    assert!(model("mlp").segments().is_empty());
+}
