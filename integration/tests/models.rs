@@ -66,6 +66,30 @@ async fn a_broken_model_disturbs_no_other() -> Result<()> {
     Ok(stack.stop().await?)
 }
 
+#[tokio::test]
+async fn dense_parts_on_a_card_give_the_same_labels_and_the_outcome_says_where() -> Result<()> {
+    let stack = start(StackOptions {
+        worker_args: ["--gpu", "force"].map(str::to_owned).to_vec(),
+        ..StackOptions::new(inferq_integration::models_folder())
+    })
+    .await
+    .context("needs a graphics card or Mesa's software Vulkan; deploy/setup.sh installs it")?;
+    let images = &digits::held_out()?[..40];
+    for (image, expected) in images.iter().zip(digits::expected(images)?) {
+        let request = || job("digits", image.tensor_request());
+        let first = stack.client().call(request()).await?.response()?;
+        let again = stack.client().call(request()).await?.response()?;
+        let device = &first.parameters.device;
+        assert!(device.starts_with("gpu:"), "{device}");
+        assert_eq!(again.parameters.device, *device, "a cached answer too");
+        assert_eq!(first.outputs, again.outputs);
+        let label = first.outputs.iter().find(|output| output.name == "label");
+        let label = label.context("a label")?.data.first().copied();
+        assert_eq!(label.map(i64::from), digits::best(&expected));
+    }
+    Ok(stack.stop().await?)
+}
+
 /// What 64 callers at once ask of a model without batch proof, each with a body of its own.
 async fn asked_by_many(model: &str, file: &str, rows: usize) -> Result<()> {
     let folder = tempfile::tempdir()?;
