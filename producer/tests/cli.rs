@@ -140,3 +140,31 @@ async fn up_with_a_taken_port_names_the_flag() {
     assert_eq!(up.status.code(), Some(1));
     assert!(text(&up.stderr).contains("--port"), "{}", text(&up.stderr));
 }
+
+#[tokio::test]
+async fn models_check_tells_what_a_worker_makes_of_a_model_and_how_fast_it_is() {
+    let nobody = "nats://127.0.0.1:1";
+    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/../integration/models/digits");
+    let check = ["models", "check", digits, "--gpu", "off", "--json"];
+    let output = inferq(nobody, &check).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let [report] = &json_lines(&output)[..] else {
+        panic!("{}", text(&output.stdout));
+    };
+    assert_eq!(report["proven"], true);
+    let rows = report["speeds"].as_array().expect("a list").iter();
+    assert_eq!(
+        rows.map(|speed| &speed["rows"]).collect::<Vec<_>>(),
+        [1, 8, 32]
+    );
+    let operators = report["operators"].as_array().expect("a list");
+    assert!(
+        operators
+            .iter()
+            .any(|operator| operator["name"] == "Dense" && operator["count"] == 3),
+        "{operators:?}"
+    );
+    let missing = inferq(nobody, &["models", "check", "no/such/file"]).await;
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("nothing to check at `no/such/file`"));
+}

@@ -3,21 +3,19 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use inferq_engine::{BatchProof, LoadLimits, Model, SegmentReport};
-use inferq_schemas::subjects::ModelName;
-use inferq_schemas::tensor::TensorSpec;
-use serde::Serialize;
+use inferq_engine::LoadLimits;
 
-use crate::config::{ByteSize, GpuArgs};
-use crate::models::Version;
+use self::report::Report;
+use crate::config::{CheckArgs, GpuArgs};
 use crate::models::layout::{MODEL_FILE, file_name, subfolders, version_number};
-use crate::models::load::{Loader, VersionError, load_version, onnx_loader};
-use crate::models::specs::wire_spec;
+use crate::models::load::onnx_loader;
 
-/// Checks what lies at `path` and prints a report for each version; fails if one does not load.
-pub fn run(path: &Path, json: bool, gpu: &GpuArgs) -> ExitCode {
+mod measure;
+mod report;
+
+/// Checks what lies at the path and prints a report for each version; fails if one does not load.
+pub fn run(args: &CheckArgs, gpu: &GpuArgs) -> ExitCode {
     let gpu = match gpu.open() {
         Ok(gpu) => gpu,
         Err(error) => {
@@ -30,9 +28,9 @@ pub fn run(path: &Path, json: bool, gpu: &GpuArgs) -> ExitCode {
         ..LoadLimits::default()
     });
     let mut code = ExitCode::SUCCESS;
-    let targets = targets(path);
+    let targets = targets(&args.path);
     if targets.is_empty() {
-        let path = path.display();
+        let path = args.path.display();
         eprintln!(
             "nothing to check at `{path}`: name an ONNX file, or a folder with <name>/<version>/{MODEL_FILE}"
         );
@@ -43,7 +41,11 @@ pub fn run(path: &Path, json: bool, gpu: &GpuArgs) -> ExitCode {
         if report.error.is_some() {
             code = ExitCode::FAILURE;
         }
-        let text = if json { report.json() } else { report.text() };
+        let text = if args.json {
+            report.json()
+        } else {
+            report.text(args.explain)
+        };
         // A reader that went away has seen what it wanted to.
         if writeln!(std::io::stdout(), "{text}").is_err() {
             break;
@@ -97,203 +99,12 @@ fn as_version(folder: &Path) -> Option<Target> {
     })
 }
 
-/// What was found out, as it is printed.
-#[derive(Debug, Serialize)]
-struct Report {
-    path: String,
-    loads: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    found: Option<Found>,
-}
-
-#[derive(Debug, Serialize)]
-struct Found {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<String>,
-    inputs: Vec<TensorSpec>,
-    outputs: Vec<TensorSpec>,
-    /// Whether the engine proved rows to be independent.
-    proven: bool,
-    /// Whether a worker batches it, after `model.toml`.
-    batching: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    batching_refused: Option<String>,
-    deterministic: bool,
-    cacheable: bool,
-    memory_bytes: u64,
-    /// Dense parts that were cut out for a graphics card.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    segments: Vec<Segment>,
-    load_seconds: f64,
-}
-
-/// A dense part, as it is printed.
-#[derive(Debug, Serialize)]
-struct Segment {
-    name: String,
-    layers: Vec<[usize; 2]>,
-    runs: String,
-}
-
-impl From<SegmentReport> for Segment {
-    fn from(report: SegmentReport) -> Self {
-        Self {
-            name: report.name,
-            layers: report.layers,
-            runs: report.decision,
-        }
-    }
-}
-
-impl Segment {
-    fn line(&self) -> String {
-        let count = self.layers.len();
-        let noun = if count == 1 { "layer" } else { "layers" };
-        format!("segment {}, {count} {noun}: {}", self.name, self.runs)
-    }
-}
-
-impl Report {
-    fn of(target: &Target, loader: &Loader) -> Self {
-        let started = Instant::now();
-        let (path, found) = match target {
-            Target::File(path) => {
-                let found = loader(path).map_err(VersionError::from);
-                (
-                    path,
-                    found
-                        .map(|model| Found::of_model(model.as_ref(), started.elapsed()))
-                        .map_err(|error| error.full_text()),
-                )
-            }
-            Target::Version {
-                model,
-                number,
-                folder,
-            } => {
-                let version = ModelName::new(model)
-                    .map_err(|error| error.to_string())
-                    .and_then(|model| {
-                        load_version(&model, *number, folder, loader)
-                            .map_err(|error| error.full_text())
-                    });
-                (
-                    folder,
-                    version.map(|version| Found::of_version(&version, started.elapsed())),
-                )
-            }
-        };
-        let path = path.display().to_string();
-        match found {
-            Ok(found) => Self {
-                path,
-                loads: true,
-                error: None,
-                found: Some(found),
-            },
-            Err(error) => Self {
-                path,
-                loads: false,
-                error: Some(error),
-                found: None,
-            },
-        }
-    }
-
-    fn json(&self) -> String {
-        serde_json::to_string(self).expect("plain values are always JSON")
-    }
-
-    fn text(&self) -> String {
-        let (verdict, mut lines) = match (&self.found, &self.error) {
-            (Some(found), _) => ("loads", found.lines()),
-            (None, Some(error)) => ("does not load", error.lines().map(str::to_owned).collect()),
-            (None, None) => ("nothing found", Vec::new()),
-        };
-        lines.insert(0, format!("{}: {verdict}", self.path));
-        lines.join("\n  ")
-    }
-}
-
-impl Found {
-    fn of_model(model: &dyn Model, took: Duration) -> Self {
-        let refused = match model.batch_proof() {
-            BatchProof::Proven => None,
-            BatchProof::Refused { tensor, reason } => Some(format!("`{tensor}`: {reason}")),
-        };
-        Self {
-            model: None,
-            version: None,
-            digest: None,
-            inputs: model.inputs().iter().map(wire_spec).collect(),
-            outputs: model.outputs().iter().map(wire_spec).collect(),
-            proven: refused.is_none(),
-            batching: refused.is_none(),
-            batching_refused: refused,
-            deterministic: model.is_deterministic(),
-            cacheable: model.is_deterministic(),
-            memory_bytes: model.memory_bytes(),
-            segments: model.segments().into_iter().map(Segment::from).collect(),
-            load_seconds: took.as_secs_f64(),
-        }
-    }
-
-    fn of_version(version: &Version, took: Duration) -> Self {
-        Self {
-            model: Some(version.model.to_string()),
-            version: Some(version.number),
-            digest: Some(version.digest.to_string()),
-            batching: version.batching.is_ok(),
-            batching_refused: version.batching.clone().err(),
-            cacheable: version.cacheable,
-            ..Self::of_model(version.engine.as_ref(), took)
-        }
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let batching = match (&self.batching_refused, self.proven) {
-            (None, true) => {
-                "yes, proven: a row's answer does not depend on its neighbours".to_owned()
-            }
-            (None, false) => "yes, trusted without proof".to_owned(),
-            (Some(reason), _) => format!("no, each job runs by itself; {reason}"),
-        };
-        let cache = match (self.cacheable, self.deterministic) {
-            (true, _) => "yes",
-            (false, true) => "no, switched off in model.toml",
-            (false, false) => "no, it draws random numbers",
-        };
-        let mut lines: Vec<String> = Vec::new();
-        lines.extend(self.inputs.iter().map(|spec| format!("input   {spec}")));
-        lines.extend(self.outputs.iter().map(|spec| format!("output  {spec}")));
-        lines.push(format!("batched {batching}"));
-        lines.push(format!("cached  {cache}"));
-        lines.push(format!(
-            "memory  {} of constants",
-            ByteSize(self.memory_bytes)
-        ));
-        lines.extend(self.segments.iter().map(Segment::line));
-        if self.segments.is_empty() {
-            lines.push("device  cpu".to_owned());
-        }
-        lines.push(format!("loaded  in {:.2} s", self.load_seconds));
-        lines
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::models::load::testing::loader;
     use std::fs;
 
-    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    pub(super) fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().expect("a temporary folder");
         for (file, content) in files {
             let path = root.path().join(file);
@@ -324,34 +135,6 @@ mod tests {
         );
         assert!(
             matches!(&targets(&root.path().join("a/2"))[..], [Target::Version { model, number: 2, .. }] if model == "a")
-        );
-    }
-
-    #[test]
-    fn the_report_tells_signature_batching_and_what_is_wrong() {
-        let root = folder(&[
-            ("m/1/model.onnx", "fine"),
-            ("m/2/model.onnx", "broken"),
-            ("m/1/model.toml", "[batching]\nenabled = false"),
-        ]);
-        let reports: Vec<Report> = targets(root.path())
-            .iter()
-            .map(|target| Report::of(target, &loader()))
-            .collect();
-        let text = reports[0].text();
-        assert!(
-            text.contains("input   x: FP32[?,2]") && text.contains("batching.enabled = false"),
-            "{text}"
-        );
-        let json: serde_json::Value = serde_json::from_str(&reports[0].json()).expect("it is JSON");
-        assert_eq!(
-            (&json["loads"], &json["proven"], &json["batching"]),
-            (&true.into(), &true.into(), &false.into())
-        );
-        let text = reports[1].text();
-        assert!(
-            text.contains("does not load") && text.contains("asked to fail"),
-            "{text}"
         );
     }
 }

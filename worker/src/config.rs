@@ -6,7 +6,7 @@ mod args;
 mod bytes;
 mod secret;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
@@ -14,7 +14,7 @@ use inferq_schemas::{ModelName, ReplyPrefixes, Subjects};
 use rand::distr::{Alphanumeric, SampleString};
 
 pub use args::{
-    BatchLimits, CacheArgs, ConnectionArgs, GpuArgs, GpuChoice, HttpArgs, IntakeLimits,
+    BatchLimits, CacheArgs, CheckArgs, ConnectionArgs, GpuArgs, GpuChoice, HttpArgs, IntakeLimits,
     LifecycleArgs, LogFormat, ModelArgs, TelemetryArgs,
 };
 pub use bytes::{ByteSize, ByteSizeError};
@@ -59,14 +59,8 @@ pub struct Config {
 /// What `inferq-worker` does besides running jobs.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
-    /// Load models and tell what a worker would make of them: inputs, outputs, batch proof, memory.
-    Check {
-        /// An ONNX file, a version's folder, a model's folder or a folder of models.
-        path: PathBuf,
-        /// One JSON object per version instead of text.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Load models and tell what a worker would make of them: inputs, outputs, batch proof, memory, speed.
+    Check(CheckArgs),
 }
 
 /// What follows from a valid [`Config`], in the types the stages want.

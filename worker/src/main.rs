@@ -11,8 +11,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let config = Config::parse();
-    if let Some(Command::Check { path, json }) = &config.command {
-        return check::run(path, *json, &config.gpu);
+    if let Some(Command::Check(args)) = &config.command {
+        return check::run(args, &config.gpu);
     }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ mod bench;
 mod call;
 mod init;
 mod input;
+mod models;
 mod output;
 mod result;
 mod submit;
@@ -64,6 +65,7 @@ enum Command {
     Call(call::Call),
     Result(result::ResultOf),
     Workers(workers::Workers),
+    Models(models::Models),
     Bench(bench::Bench),
 }
 
@@ -123,6 +125,7 @@ async fn execute(cli: Cli, output: &Output) -> anyhow::Result<Ended> {
         Command::Call(command) => command.run(global, output).await,
         Command::Result(command) => command.run(global, output).await,
         Command::Workers(command) => command.run(global, output).await,
+        Command::Models(command) => command.run(global).await,
         Command::Bench(command) => command.run(global, output).await,
     }
 }
@@ -149,6 +152,7 @@ mod tests {
             "inferq submit digits @job.json --wait 10s --lane low --key k",
             "inferq result JOB --wait 5s",
             "inferq workers --json",
+            "inferq models check model.onnx --explain --gpu off",
             "inferq bench digits --body {} --mode jobs --rate 100 --duration 5s",
             "inferq bench digits --body {} --concurrency 8 --count 1000",
         ] {

@@ -24,7 +24,7 @@ use tract_onnx::tract_hir::infer::Factoid;
 
 use crate::error::{LoadError, Stage};
 use crate::inspect::{Contents, check_opset};
-use crate::plan::OnnxModel;
+use crate::plan::{About, Constants, OnnxModel};
 use crate::{rewrite, trees};
 
 /// Name of the size that a batch has where the model gives axis 0 none.
@@ -141,7 +141,7 @@ fn load(bytes: &[u8], folder: Option<&Path>, limits: &LoadLimits) -> Result<Onnx
     check_inputs(&inferred)?;
     let typed = at(Stage::Typing, || typed(inferred))?;
     let mut decluttered = at(Stage::Declutter, || typed.into_decluttered())?;
-    let constant_bytes = constant_bytes(&decluttered);
+    let constants = constants(&decluttered);
     let optimized = at(Stage::Optimization, || {
         rewrite::apply(&mut decluttered)?;
         #[cfg(feature = "gpu")]
@@ -162,13 +162,19 @@ fn load(bytes: &[u8], folder: Option<&Path>, limits: &LoadLimits) -> Result<Onnx
         TypedSimplePlan::new_with_options(optimized, &options)
     })?;
     #[cfg(feature = "gpu")]
-    let card = limits.gpu.as_ref().map(|gpu| gpu.info().name.as_str());
+    let card = limits.gpu.as_ref().map(|gpu| gpu.info().name.clone());
     #[cfg(not(feature = "gpu"))]
     let card = None;
-    let model = OnnxModel::new(plan, output_names, random_operator, constant_bytes, card)?;
+    let about = About {
+        output_names,
+        random_operator,
+        constants,
+        card,
+    };
+    let model = OnnxModel::new(plan, about)?;
     // After the batch proof, which holds for the CPU: a card may give other last bits.
     #[cfg(feature = "gpu")]
-    crate::segment::settle(model.compiled().graph());
+    crate::segment::settle(model.graph());
     Ok(model)
 }
 
@@ -271,17 +277,18 @@ fn named_batch(model: &InferenceModel) -> Option<TDim> {
     }
 }
 
-/// Bytes of all constants. The optimizer repacks them, with a little padding, and drops these.
-fn constant_bytes(model: &TypedModel) -> u64 {
+/// All constants. The optimizer repacks them, with a little padding, and drops these.
+fn constants(model: &TypedModel) -> Constants {
     let outputs = model
         .nodes()
         .iter()
         .filter(|node| node.op_is::<Const>())
         .flat_map(|node| &node.outputs);
     let constants = outputs.filter_map(|output| output.fact.konst.as_ref());
-    constants
-        .map(|constant| (constant.len() * constant.datum_type().size_of()) as u64)
-        .sum()
+    constants.fold(Constants::default(), |all, constant| Constants {
+        count: all.count + constant.len() as u64,
+        bytes: all.bytes + (constant.len() * constant.datum_type().size_of()) as u64,
+    })
 }
 
 /// Runs one stage; its error or panic becomes [`LoadError::Graph`].

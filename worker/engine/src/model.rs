@@ -6,6 +6,7 @@
 
 use crate::element::TensorSpec;
 use crate::error::RunError;
+use crate::profile::NodeTime;
 use crate::tensor::Tensor;
 
 /// A loaded model: immutable, shared by threads.
@@ -27,6 +28,27 @@ pub trait Model: Send + Sync {
 
     /// Bytes of the constants that stay in memory as long as the model does.
     fn memory_bytes(&self) -> u64;
+
+    /// Numbers in those constants.
+    fn parameters(&self) -> u64 {
+        0
+    }
+
+    /// Inputs of `rows` rows that the model can be tried with: ordinary numbers, short texts. `None` if no
+    /// sizes are known with which it runs.
+    fn trial_inputs(&self, rows: usize) -> Option<Vec<Tensor>> {
+        let _ = rows;
+        None
+    }
+
+    /// Runs once on a state of its own and times each operator, in the order they run; nothing where that cannot be told.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    fn profile(&self, inputs: Vec<Tensor>) -> Result<Vec<NodeTime>, RunError> {
+        let _ = inputs;
+        Ok(Vec::new())
+    }
 
     /// Dense parts that were cut out for a graphics card, and where each runs; none where there is no card.
     fn segments(&self) -> Vec<SegmentReport> {

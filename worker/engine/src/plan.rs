@@ -11,6 +11,7 @@ use crate::element::{Element, TensorSpec};
 use crate::error::{InputError, LoadError, RunError};
 use crate::load::reason;
 use crate::model::{BatchProof, Model, Session};
+use crate::profile::{self, NodeTime};
 use crate::proof;
 use crate::tensor::Tensor;
 
@@ -20,9 +21,25 @@ pub struct OnnxModel {
     compiled: Arc<Compiled>,
     input_specs: Vec<TensorSpec>,
     output_specs: Vec<TensorSpec>,
-    random_operator: Option<String>,
+    about: About,
     proof: BatchProof,
-    memory_bytes: u64,
+}
+
+/// What the loader knows beside the plan.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) output_names: Vec<String>,
+    pub(crate) random_operator: Option<String>,
+    pub(crate) constants: Constants,
+    /// Name of the card that dense parts may run on.
+    pub(crate) card: Option<String>,
+}
+
+/// Numbers a model brings with it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Constants {
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
 }
 
 /// The numeric class of what ran on the CPU alone.
@@ -47,13 +64,7 @@ pub(crate) struct Port {
 }
 
 impl OnnxModel {
-    pub(crate) fn new(
-        plan: Arc<TypedSimplePlan>,
-        output_names: Vec<String>,
-        random_operator: Option<String>,
-        memory_bytes: u64,
-        card: Option<&str>,
-    ) -> Result<Self, LoadError> {
+    pub(crate) fn new(plan: Arc<TypedSimplePlan>, about: About) -> Result<Self, LoadError> {
         let model = plan.model();
         let inputs = model
             .inputs
@@ -63,28 +74,29 @@ impl OnnxModel {
         let outputs = model
             .outputs
             .iter()
-            .zip(output_names)
-            .map(|(output, name)| Port::new(name, model, *output))
+            .zip(&about.output_names)
+            .map(|(output, name)| Port::new(name.clone(), model, *output))
             .collect::<Result<Vec<_>, _>>()?;
         let compiled = Arc::new(Compiled {
             plan,
             inputs,
             outputs,
-            card: card.map_or_else(|| CPU.to_owned(), |name| format!("gpu:{name}")),
+            card: (about.card.as_ref())
+                .map_or_else(|| CPU.to_owned(), |name| format!("gpu:{name}")),
         });
-        let proof = proof::prove(&compiled, random_operator.as_deref());
+        let proof = proof::prove(&compiled, about.random_operator.as_deref());
         Ok(OnnxModel {
             input_specs: compiled.inputs.iter().map(Port::spec).collect(),
             output_specs: compiled.outputs.iter().map(Port::spec).collect(),
             compiled,
-            random_operator,
+            about,
             proof,
-            memory_bytes,
         })
     }
 
-    pub(crate) fn compiled(&self) -> &Compiled {
-        &self.compiled
+    #[cfg(feature = "gpu")]
+    pub(crate) fn graph(&self) -> &TypedModel {
+        self.compiled.graph()
     }
 }
 
@@ -102,11 +114,23 @@ impl Model for OnnxModel {
     }
 
     fn is_deterministic(&self) -> bool {
-        self.random_operator.is_none()
+        self.about.random_operator.is_none()
     }
 
     fn memory_bytes(&self) -> u64 {
-        self.memory_bytes
+        self.about.constants.bytes
+    }
+
+    fn parameters(&self) -> u64 {
+        self.about.constants.count
+    }
+
+    fn trial_inputs(&self, rows: usize) -> Option<Vec<Tensor>> {
+        proof::trial_inputs(&self.compiled, rows)
+    }
+
+    fn profile(&self, inputs: Vec<Tensor>) -> Result<Vec<NodeTime>, RunError> {
+        profile::run(&self.compiled, inputs)
     }
 
     #[cfg(feature = "gpu")]

@@ -7,7 +7,7 @@ use tract_onnx::tract_core::plan::eval;
 
 use crate::error::RunError;
 use crate::load::reason;
-use crate::plan::OnnxModel;
+use crate::plan::Compiled;
 use crate::tensor::Tensor;
 
 /// What one node of the compiled graph took in one run.
@@ -21,32 +21,25 @@ pub struct NodeTime {
     pub took: Duration,
 }
 
-impl OnnxModel {
-    /// Runs once on a state of its own and times each node, in the order they run.
-    ///
-    /// # Errors
-    /// As [`Session::run`](crate::Session::run).
-    pub fn profile(&self, inputs: Vec<Tensor>) -> Result<Vec<NodeTime>, RunError> {
-        let compiled = self.compiled();
-        compiled.check(&inputs)?;
-        let failed = |error| RunError::Model(reason(&error));
-        let mut state = compiled.spawn()?;
-        let inputs = inputs
-            .into_iter()
-            .map(|tensor| tensor.into_inner().into_tvalue())
-            .collect();
-        let mut times = Vec::new();
-        let outputs = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
-            let started = Instant::now();
-            let outputs = eval(context, state, node, inputs);
-            times.push(NodeTime {
-                node: node.name.clone(),
-                operator: node.op.name().into_owned(),
-                took: started.elapsed(),
-            });
-            outputs
+/// See [`Model::profile`](crate::Model::profile).
+pub(crate) fn run(compiled: &Compiled, inputs: Vec<Tensor>) -> Result<Vec<NodeTime>, RunError> {
+    compiled.check(&inputs)?;
+    let mut state = compiled.spawn()?;
+    let inputs = inputs
+        .into_iter()
+        .map(|tensor| tensor.into_inner().into_tvalue())
+        .collect();
+    let mut times = Vec::new();
+    let outputs = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
+        let started = Instant::now();
+        let outputs = eval(context, state, node, inputs);
+        times.push(NodeTime {
+            node: node.name.clone(),
+            operator: node.op.name().into_owned(),
+            took: started.elapsed(),
         });
-        outputs.map_err(failed)?;
-        Ok(times)
-    }
+        outputs
+    });
+    outputs.map_err(|error| RunError::Model(reason(&error)))?;
+    Ok(times)
 }

@@ -33,6 +33,35 @@ const OTHER_SIZES: [i64; 2] = [3, 32];
 /// What stands in the extreme row, over and over: zero, large, very small, below the normal numbers.
 const EXTREMES: [f64; 6] = [0.0, 1e4, -1e4, 1e-7, -0.0, 1e-40];
 
+/// Ordinary rows for each input, with the first size of the open ones with which the model runs.
+pub(crate) fn trial_inputs(model: &Arc<Compiled>, rows: usize) -> Option<Vec<Tensor>> {
+    let batch = model.inputs.first().and_then(|port| port.sizes.first());
+    let make = |other_size: i64| {
+        let mut numbers = Numbers(0);
+        let tensors = model.inputs.iter().map(|port| {
+            let mut values = SymbolValues::default();
+            for symbol in port.sizes.iter().flat_map(TDim::symbols) {
+                let is_batch = batch == Some(&TDim::Sym(symbol.clone()));
+                let rows = i64::try_from(rows).ok()?;
+                values.set(&symbol, if is_batch { rows } else { other_size });
+            }
+            let sizes = port.sizes.iter().map(|size| size.eval(&values).to_usize());
+            let shape: Vec<usize> = sizes.collect::<Result<_, _>>().ok()?;
+            let bytes = row_bytes(port.element, shape.iter().product(), ROWS, &mut numbers);
+            Tensor::stack(port.element, &shape, &[&bytes]).ok()
+        });
+        tensors.collect::<Option<Vec<Tensor>>>()
+    };
+    // The larger first: a sentence, not three words of it.
+    OTHER_SIZES.into_iter().rev().find_map(|size| {
+        let inputs = make(size)?;
+        let runs = PlanSession::new(Arc::clone(model))
+            .run(inputs.clone())
+            .is_ok();
+        runs.then_some(inputs)
+    })
+}
+
 struct Refusal {
     tensor: String,
     reason: String,

@@ -129,6 +129,19 @@ impl GpuArgs {
     }
 }
 
+/// What is checked, and how the report looks.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CheckArgs {
+    /// An ONNX file, a version's folder, a model's folder or a folder of models.
+    pub path: PathBuf,
+    /// One JSON object per version instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Also what each operator of a run takes.
+    #[arg(long)]
+    pub explain: bool,
+}
+
 /// When a batch stops waiting for more rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Batching")]

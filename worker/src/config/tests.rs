@@ -111,6 +111,6 @@ fn check_is_a_subcommand_that_needs_no_models_folder() {
     let config = Config::parse_from(["inferq-worker", "check", "a.onnx", "--json"]);
     assert!(matches!(
         config.command,
-        Some(Command::Check { json: true, .. })
+        Some(Command::Check(CheckArgs { json: true, .. }))
     ));
 }
