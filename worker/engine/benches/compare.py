@@ -2,10 +2,11 @@
 
     python -m venv venv && venv/bin/pip install -r requirements.txt && venv/bin/python compare.py [WORDS ..]
 
-Each engine has one thread. A round gives each its turn for a quarter of a second; the order changes
+Each engine has one thread. A round gives each its turn for a tenth of a second; the order changes
 from round to round, so that a busy neighbour troubles all alike. A cell is the median over the rounds
 of each round's median, the ratio that of the rounds' own ratios. `WORDS` keep the cases whose name
-has one of them; `--profile` shows where our time goes instead. The largest difference between the answers is printed too: a fast wrong answer is none.
+has one of them; `--profile` shows where our time goes instead, `--resident` what versions of a model
+take together in memory. The largest difference between the answers is printed too: a fast wrong answer is none.
 """
 
 import json
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-ROUNDS, TURN_SECONDS = int(os.environ.get("ROUNDS", 9)), 0.25
+ROUNDS, TURN_SECONDS = int(os.environ.get("ROUNDS", 15)), 0.1
 rng = np.random.default_rng(7)
 
 
@@ -43,7 +44,7 @@ CASES |= {
 }
 
 
-def timer():
+def timer(purging=False):
     """Builds timer.rs into the folder of all other builds and starts it."""
     variables = subprocess.run(["make", "-s", "env"], cwd=HERE.parents[2], check=True, capture_output=True, text=True)
     folder = variables.stdout.split('CARGO_TARGET_DIR="')[1].split('"')[0]
@@ -52,7 +53,17 @@ def timer():
     output = subprocess.run(build, cwd=HERE, check=True, capture_output=True, text=True).stdout
     messages = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     programs = [m["executable"] for m in messages if m.get("target", {}).get("name") == "timer"]
-    return subprocess.Popen([programs[-1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # What is freed goes back at once; else the memory of models would hide behind that of loading them.
+    environment = os.environ | {"MIMALLOC_PURGE_DELAY": "0"} if purging else None
+    return subprocess.Popen([programs[-1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def ask(process, order):
+    print(json.dumps(order), file=process.stdin, flush=True)
+    answer = json.loads(process.stdout.readline())
+    if "error" in answer:
+        raise SystemExit(f"{order['engine']} {order.get('model', '')}: {answer['error']}")
+    return answer
 
 
 class Ours:
@@ -68,11 +79,7 @@ class Ours:
 
     def ask(self):
         order = {"model": self.path, "engine": self.engine, "inputs": self.inputs, "seconds": TURN_SECONDS}
-        print(json.dumps(order), file=self.process.stdin, flush=True)
-        answer = json.loads(self.process.stdout.readline())
-        if "error" in answer:
-            raise SystemExit(f"{self.engine} {self.path}: {answer['error']}")
-        return answer
+        return ask(self.process, order)
 
     def turn(self):
         answer = self.ask()
@@ -114,9 +121,27 @@ def profile(name, engine):
         print(f"  {total / whole:6.1%} {total:10.3f} ms {count:5} x {operator}")
 
 
+def resident(process):
+    """Memory of one version of a 50 MB model, of three that are the same and of three that differ in a quarter."""
+    import models
+
+    for name, versions in (("same", (0, 0, 0)), ("last layer differs", (0, 1, 2))):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = []
+            for place, version in enumerate(versions):
+                paths.append(str(Path(folder) / f"{place}.onnx"))
+                models.wide(Path(paths[-1]), version)
+            sizes = ask(process, {"engine": "resident", "models": paths})["mib"]
+        base, one, three = sizes[0], sizes[1], sizes[-1]
+        ratio = (three - base) / (one - base)
+        print(f"three versions, {name}: {one - base:.0f} MiB for one, {three - base:.0f} for all, ratio {ratio:.2f}")
+
+
 def main(words):
     import models
 
+    if words == ["--resident"]:
+        return resident(timer(purging=True))
     profiling = "--profile" in words
     words = [word for word in words if word != "--profile"]
     process = timer()

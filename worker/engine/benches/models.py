@@ -60,6 +60,19 @@ def mlp(path):
     graph.save(path, [value("x", TensorProto.FLOAT, ["batch", 784])], "y", ["batch", 10])
 
 
+def wide(path, version=0):
+    """Four layers 1792 wide, 50 MB; versions differ in the last."""
+    graph = Graph()
+    global rng
+    rng = np.random.default_rng(5)
+    rows = "x"
+    for _ in range(3):
+        rows = graph.add("Relu", graph.linear(rows, 1792, 1792))
+    rng = np.random.default_rng(version)
+    graph.linear(rows, 1792, 1792)
+    graph.save(path, [value("x", TensorProto.FLOAT, ["batch", 1792])], "y", ["batch", 1792])
+
+
 def bert(path):
     """An encoder of 6 layers, 384 wide, 12 heads: 10.6 million weights in its layers."""
     graph = Graph()

@@ -3,7 +3,7 @@
 //! Each line on standard input is an order: a model, an engine (`inferq`, or `tract` as it comes,
 //! with the exact shapes), inputs in files, and for how long. Each is answered by one line with the
 //! median of its runs and the last output. Plans are kept, so that only runs are timed. The engine
-//! `profile` answers with the time of each node instead.
+//! `profile` answers with the time of each node instead, `resident` with the memory that models take.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -17,6 +17,10 @@ use tract_onnx::prelude::{
     DatumType, DatumTypeExt, Framework, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec,
     TypedSimpleState,
 };
+
+/// As in the worker.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Failure = Box<dyn Error>;
 
@@ -47,8 +51,10 @@ fn main() -> Result<(), Failure> {
 
 fn obey(line: &str, engines: &mut HashMap<String, Engine>) -> Result<Value, Failure> {
     let order: Value = serde_json::from_str(line)?;
-    if order["engine"] == "profile" {
-        return profile(&order);
+    match order["engine"].as_str() {
+        Some("profile") => return profile(&order),
+        Some("resident") => return resident(&order),
+        _ => {}
     }
     let key = format!("{}{}{}", order["engine"], order["model"], order["inputs"]);
     if !engines.contains_key(&key) {
@@ -60,7 +66,7 @@ fn obey(line: &str, engines: &mut HashMap<String, Engine>) -> Result<Value, Fail
     let turn = Duration::from_secs_f64(order["seconds"].as_f64().unwrap_or(0.1));
     let (begun, mut times) = (Instant::now(), Vec::new());
     let mut output = Vec::new();
-    while begun.elapsed() < turn || times.len() < 3 {
+    while begun.elapsed() < turn || times.is_empty() {
         let started = Instant::now();
         let outputs = engine.run()?;
         times.push(started.elapsed());
@@ -91,6 +97,35 @@ impl Engine {
             }
         }
     }
+}
+
+/// Resident memory in MiB before anything is loaded and after each of the models, all of which stay.
+fn resident(order: &Value) -> Result<Value, Failure> {
+    let paths = order["models"].as_array().ok_or("no models")?;
+    let mut sizes = vec![resident_mib()?];
+    let mut loaded = Vec::new();
+    for path in paths {
+        let path = Path::new(path.as_str().ok_or("no path")?);
+        let model = load_file(path, &LoadLimits::default())?;
+        let mut session = model.session()?;
+        session.run(model.trial_inputs(8).ok_or("it does not run")?)?;
+        loaded.push((model, session));
+        sizes.push(resident_mib()?);
+    }
+    Ok(json!({ "mib": sizes }))
+}
+
+fn resident_mib() -> Result<f64, Failure> {
+    // What was freed goes back to the system a moment later.
+    std::thread::sleep(Duration::from_millis(500));
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: f64 = line
+        .ok_or("no VmRSS")?
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()?;
+    Ok(kib / 1024.0)
 }
 
 /// Milliseconds of each node of one run, after two others.

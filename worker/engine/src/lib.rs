@@ -36,6 +36,7 @@ mod model;
 mod plan;
 mod profile;
 mod proof;
+mod resident;
 mod rewrite;
 #[cfg(feature = "gpu")]
 mod segment;

@@ -25,7 +25,7 @@ use tract_onnx::tract_hir::infer::Factoid;
 use crate::error::{LoadError, Stage};
 use crate::inspect::{Contents, check_opset};
 use crate::plan::{About, Constants, OnnxModel};
-use crate::{rewrite, trees};
+use crate::{resident, rewrite, trees};
 
 /// Name of the size that a batch has where the model gives axis 0 none.
 const BATCH: &str = "batch";
@@ -148,7 +148,9 @@ fn load(bytes: &[u8], folder: Option<&Path>, limits: &LoadLimits) -> Result<Onnx
         if let Some(gpu) = &limits.gpu {
             crate::segment::cut(&mut decluttered, gpu)?;
         }
-        decluttered.into_optimized()
+        let mut optimized = decluttered.into_optimized()?;
+        resident::share_constants(&mut optimized)?;
+        Ok(optimized)
     })?;
     let plan = at(Stage::Planning, || {
         let executor = match limits.threads_per_run.get() {
@@ -161,15 +163,12 @@ fn load(bytes: &[u8], folder: Option<&Path>, limits: &LoadLimits) -> Result<Onnx
         };
         TypedSimplePlan::new_with_options(optimized, &options)
     })?;
-    #[cfg(feature = "gpu")]
-    let card = limits.gpu.as_ref().map(|gpu| gpu.info().name.clone());
-    #[cfg(not(feature = "gpu"))]
-    let card = None;
     let about = About {
         output_names,
         random_operator,
         constants,
-        card,
+        #[cfg(feature = "gpu")]
+        card: limits.gpu.as_ref().map(|gpu| gpu.info().name.clone()),
     };
     let model = OnnxModel::new(plan, about)?;
     // After the batch proof, which holds for the CPU: a card may give other last bits.

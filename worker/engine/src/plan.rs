@@ -32,6 +32,7 @@ pub(crate) struct About {
     pub(crate) random_operator: Option<String>,
     pub(crate) constants: Constants,
     /// Name of the card that dense parts may run on.
+    #[cfg(feature = "gpu")]
     pub(crate) card: Option<String>,
 }
 
@@ -43,6 +44,7 @@ pub(crate) struct Constants {
 }
 
 /// The numeric class of what ran on the CPU alone.
+#[cfg(feature = "gpu")]
 const CPU: &str = "cpu";
 
 /// What sessions share.
@@ -52,6 +54,7 @@ pub(crate) struct Compiled {
     pub(crate) inputs: Vec<Port>,
     pub(crate) outputs: Vec<Port>,
     /// The numeric class of what ran on the card, at least in part.
+    #[cfg(feature = "gpu")]
     card: String,
 }
 
@@ -81,6 +84,7 @@ impl OnnxModel {
             plan,
             inputs,
             outputs,
+            #[cfg(feature = "gpu")]
             card: (about.card.as_ref())
                 .map_or_else(|| CPU.to_owned(), |name| format!("gpu:{name}")),
         });
@@ -210,6 +214,7 @@ impl Session for PlanSession {
 }
 
 impl Compiled {
+    #[cfg(feature = "gpu")]
     pub(crate) fn graph(&self) -> &TypedModel {
         self.plan.model()
     }

@@ -4,6 +4,7 @@
 //! the time. [`direct`] reads the image in place.
 
 mod direct;
+mod planes;
 
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, PaddingSpec, PoolSpec
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::nn::DataFormat;
 
-use self::direct::{Convolution, Geometry};
+use self::direct::Convolution;
+use self::planes::Geometry;
 use super::gemm::PackedWeights;
 use super::tail::{HasTail, Tail, absorb};
 
@@ -214,11 +216,7 @@ fn replace(
     let bias = bias.filter(|values| values.iter().any(|value| *value != 0.0));
     let op = ImageConv {
         pool: pool.clone(),
-        kernel: Arc::new(PackedWeights::new(
-            &transposed(weights, depth),
-            depth,
-            pool.output_channels,
-        )),
+        kernel: PackedWeights::shared(&transposed(weights, depth), depth, pool.output_channels),
         tail: Tail::with_bias(bias.map(|values| tensor1(&values).into_arc_tensor())),
     };
     TypedModelPatch::replace_single_op(model, node, &node.inputs[..1], op).map(Some)
@@ -262,11 +260,7 @@ fn pointwise(
                 input_channels: depth,
                 output_channels: outputs,
             },
-            kernel: Arc::new(PackedWeights::new(
-                weights.as_slice::<f32>()?,
-                depth,
-                outputs,
-            )),
+            kernel: PackedWeights::shared(weights.as_slice::<f32>()?, depth, outputs),
             tail: Tail::default(),
         };
         return TypedModelPatch::replace_single_op(model, node, &[images], op).map(Some);

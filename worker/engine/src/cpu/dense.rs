@@ -153,7 +153,11 @@ impl Dense {
         }
         Ok(output)
     }
+}
 
+/// What a segment has to know to do the same on a card.
+#[cfg(feature = "gpu")]
+impl Dense {
     /// How many of the last axes of the rows are summed over.
     pub(crate) fn contracted(&self) -> usize {
         self.contracted
@@ -212,7 +216,7 @@ fn product(
         let n = columns.iter().product();
         let weights = weights.try_as_plain_ram()?;
         let dense = Dense {
-            weights: Arc::new(PackedWeights::new(weights.as_slice::<f32>()?, k, n)),
+            weights: PackedWeights::shared(weights.as_slice::<f32>()?, k, n),
             contracted,
             columns,
             tail: Tail::default(),

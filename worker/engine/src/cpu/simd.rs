@@ -120,6 +120,8 @@ pub(crate) unsafe trait Simd: Copy {
     unsafe fn power_of_two(exponent: Self::V) -> Self::V;
     /// `left * right + sum`, rounded once where the processor can.
     unsafe fn mul_add(left: Self::V, right: Self::V, sum: Self::V) -> Self::V;
+    /// Asks for the cache line at `place`, which need not be there, into the second cache.
+    unsafe fn prefetch(place: *const f32);
     /// The larger; `value` if it is NaN. `bound` is a number.
     unsafe fn at_least(value: Self::V, bound: Self::V) -> Self::V;
     /// The smaller; `value` if it is NaN. `bound` is a number.
@@ -220,6 +222,9 @@ unsafe impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
+
+    #[inline(always)]
     unsafe fn at_least(value: Self::V, bound: Self::V) -> Self::V {
         each(|lane| {
             if value[lane] < bound[lane] {
@@ -307,6 +312,12 @@ mod x86 {
                 unsafe fn mul_add(left: Self::V, right: Self::V, sum: Self::V) -> Self::V {
                     // SAFETY: see `splat`.
                     unsafe { $fmadd(left, right, sum) }
+                }
+
+                #[inline(always)]
+                unsafe fn prefetch(place: *const f32) {
+                    // SAFETY: asking for memory that is not there does nothing.
+                    unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) }
                 }
 
                 // Of a NaN and a number these instructions give their second operand.

@@ -7,6 +7,8 @@ use std::time::Instant;
 use super::breaker::Breaker;
 use super::error::GpuError;
 use super::pipeline::{Pipeline, Workspace};
+use super::program::OnDevice;
+use crate::resident::Table;
 
 /// When a graphics card is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -108,6 +110,8 @@ pub(super) struct Opened {
     forced: bool,
     faults: Arc<Faults>,
     breaker: Mutex<Breaker>,
+    /// Weights that are on the device.
+    pub(super) weights: Table<OnDevice>,
     pub(super) linear: OnceLock<Pipeline>,
     /// Workspaces whose read-back never came. To free one while its mapping is pending is a
     /// race in wgpu (gfx-rs/wgpu#9959), so they stay as long as the device does.
@@ -206,6 +210,7 @@ impl Gpu {
             forced,
             faults,
             breaker: Mutex::default(),
+            weights: Table::default(),
             linear: OnceLock::new(),
             set_aside: Mutex::default(),
         })))

@@ -11,6 +11,7 @@ use super::device::{Gpu, Opened};
 use super::error::GpuError;
 use super::layout::{buffer_bytes, check_groups, check_size, padded, padded_size, value_bytes};
 use super::pipeline::{Pipeline, Workspace, pipeline};
+use crate::resident;
 
 /// Longest wait for one batch. A healthy device answers in milliseconds; software adapters compile for up to a second first.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,10 +64,15 @@ pub struct Program {
     idle: Mutex<Vec<Workspace>>,
 }
 
-/// A step whose weights are on the device.
-struct Uploaded {
+/// Weights and bias of a layer, in the device's memory.
+pub(super) struct OnDevice {
     weights: wgpu::Buffer,
     bias: wgpu::Buffer,
+}
+
+/// A step whose weights are on the device.
+struct Uploaded {
+    weights: Arc<OnDevice>,
     rows: usize,
     residual: Option<usize>,
     bounds: Option<(f32, f32)>,
@@ -292,15 +298,10 @@ impl Program {
             let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
             let download = buffer(self.output_bytes(rows), usage);
             let bindings = self.steps.iter().enumerate().map(|(number, step)| {
-                let residual = step.residual.map_or(&step.bias, |value| &values[value]);
+                let OnDevice { weights, bias } = &*step.weights;
+                let residual = step.residual.map_or(bias, |value| &values[value]);
                 let result = &values[self.inputs + number];
-                let buffers = [
-                    &values[step.rows],
-                    &step.weights,
-                    &step.bias,
-                    residual,
-                    result,
-                ];
+                let buffers = [&values[step.rows], weights, bias, residual, result];
                 let entries: Vec<_> = (0..)
                     .zip(buffers)
                     .map(|(binding, buffer)| wgpu::BindGroupEntry {
@@ -367,27 +368,32 @@ impl Uploaded {
             linear::TILE_COLUMNS,
             gpu,
         )?;
-        let (weights, bias) = gpu.created(|device| {
-            let buffer = |bytes| {
-                device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("inferq weights"),
-                    size: bytes,
-                    usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                })
-            };
-            let weights_there = buffer(bytes);
-            let rows = padded_size(*inputs);
-            gpu.queue
-                .write_buffer(&weights_there, 0, &padded(weights, *outputs, rows));
-            let bias_there = buffer(4 * padded_size(*outputs) as u64);
-            gpu.queue
-                .write_buffer(&bias_there, 0, &padded(bias, *outputs, 1));
-            (weights_there, bias_there)
-        })?;
+        let digest = resident::digest(&format!("linear {inputs} {outputs}"), &[weights, bias]);
+        let upload = || {
+            gpu.created(|device| {
+                let buffer = |bytes| {
+                    device.create_buffer(&wgpu::BufferDescriptor {
+                        label: Some("inferq weights"),
+                        size: bytes,
+                        usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
+                        mapped_at_creation: false,
+                    })
+                };
+                let on_device = OnDevice {
+                    weights: buffer(bytes),
+                    bias: buffer(4 * padded_size(*outputs) as u64),
+                };
+                let rows = padded_size(*inputs);
+                let weights = padded(weights, *outputs, rows);
+                gpu.queue.write_buffer(&on_device.weights, 0, &weights);
+                let bias = padded(bias, *outputs, 1);
+                gpu.queue.write_buffer(&on_device.bias, 0, &bias);
+                on_device
+            })
+        };
+        let weights = gpu.weights.shared(digest, upload)?;
         Ok(Uploaded {
             weights,
-            bias,
             rows: step.rows,
             residual: step.residual,
             bounds: *bounds,
