@@ -33,7 +33,7 @@ pub(super) fn forest(
     for index in 0..columns.trees.len() {
         let (tree, id) = (columns.trees[index], columns.nodes[index]);
         // The first node that is named of a tree is its root.
-        if !trees.last().is_some_and(|(last, _)| *last == tree) {
+        if trees.last().is_none_or(|(last, _)| *last != tree) {
             trees.push((tree, index));
         }
         ensure!(

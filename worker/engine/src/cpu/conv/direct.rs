@@ -270,10 +270,10 @@ unsafe fn steps<S: Simd, const ROWS: usize>(
         for start in starts {
             let (left, right) = (S::load(panel), S::load(panel.add(S::LANES)));
             let pixels = planes.add(*start);
-            for row in 0..ROWS {
+            for (row, sums) in sums.iter_mut().enumerate() {
                 let pixel = S::splat(*pixels.add(row));
-                sums[row][0] = S::mul_add(pixel, left, sums[row][0]);
-                sums[row][1] = S::mul_add(pixel, right, sums[row][1]);
+                sums[0] = S::mul_add(pixel, left, sums[0]);
+                sums[1] = S::mul_add(pixel, right, sums[1]);
             }
             panel = panel.add(2 * S::LANES);
         }
