@@ -170,7 +170,12 @@ fn load(bytes: &[u8], folder: Option<&Path>, limits: &LoadLimits) -> Result<Onnx
         #[cfg(feature = "gpu")]
         card: limits.gpu.as_ref().map(|gpu| gpu.info().name.clone()),
     };
-    let model = OnnxModel::new(plan, about)?;
+    // It is run here for the first time, on invented inputs.
+    let made = catch_unwind(AssertUnwindSafe(|| OnnxModel::new(plan, about)));
+    let model = made.map_err(|panic| LoadError::Graph {
+        stage: Stage::Planning,
+        reason: panic_reason(panic.as_ref()),
+    })??;
     // After the batch proof, which holds for the CPU: a card may give other last bits.
     #[cfg(feature = "gpu")]
     crate::segment::settle(model.graph());
@@ -300,15 +305,17 @@ fn at<T>(stage: Stage, step: impl FnOnce() -> TractResult<T>) -> Result<T, LoadE
 fn unpanicked<T>(step: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(result) => result.map_err(|error| reason(&error)),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned());
-            let text = text.unwrap_or_else(|| "for no stated reason".to_owned());
-            Err(shortened(format!("the compiler panicked: {text}")))
-        }
+        Err(panic) => Err(panic_reason(panic.as_ref())),
     }
+}
+
+fn panic_reason(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    let text = text.unwrap_or_else(|| "for no stated reason".to_owned());
+    shortened(format!("the compiler panicked: {text}"))
 }
 
 /// All causes of a tract error in one line of bounded length.

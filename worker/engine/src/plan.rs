@@ -183,6 +183,9 @@ impl Session for PlanSession {
             .into_iter()
             .map(|tensor| tensor.into_inner().into_tvalue())
             .collect();
+        // What a run noted that panicked is not this one's.
+        #[cfg(feature = "gpu")]
+        crate::segment::take_use();
         let outputs = state.run(inputs);
         // Also after an error, so that it is not counted for the next run.
         #[cfg(feature = "gpu")]

@@ -52,3 +52,43 @@ pub(crate) fn reports(model: &TypedModel) -> Vec<SegmentReport> {
     let segments = model.nodes().iter().filter_map(op::DenseSegment::of);
     segments.map(op::DenseSegment::report).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::gpu::GpuPolicy;
+    use crate::load::{LoadLimits, load_file};
+
+    /// Software cards are measured nowhere else, since `auto` does not take them and `force` does not ask.
+    #[test]
+    fn measuring_times_both_sides_at_each_number_of_rows() {
+        let gpu = Gpu::open(GpuPolicy::Force, None).expect("Mesa's software Vulkan");
+        let limits = LoadLimits {
+            gpu,
+            ..LoadLimits::default()
+        };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/mlp.onnx");
+        let model = load_file(&path, &limits).expect("it loads");
+        let mut segments = model
+            .graph()
+            .nodes()
+            .iter()
+            .filter_map(op::DenseSegment::of);
+        let segment = segments.next().expect("the model is dense");
+        let routes = tune::measure(segment.segment(), Duration::from_millis(100));
+        let told = routes.expect("both sides run").to_string();
+        for rows in [
+            "1 rows: ",
+            "4 rows: ",
+            "16 rows: ",
+            "64 rows: ",
+            "256 rows: ",
+        ] {
+            assert!(told.contains(rows), "{told}");
+        }
+        assert_eq!(told.matches("(CPU ").count(), 5, "{told}");
+    }
+}

@@ -313,8 +313,8 @@ impl Doors {
     }
 }
 
-/// Whether the stream refused a message because a limit of it is reached.
+/// Whether the stream refused a message because a limit of it, or its intake (servers from 2.11 on), is full.
 fn is_full(error: &jetstream::context::PublishError) -> bool {
-    const MESSAGES_OR_BYTES_EXCEEDED: NatsErrorCode = NatsErrorCode(10077);
-    server_code(error) == Some(MESSAGES_OR_BYTES_EXCEEDED)
+    const FULL: [NatsErrorCode; 2] = [NatsErrorCode(10_077), NatsErrorCode(10_167)];
+    server_code(error).is_some_and(|code| FULL.contains(&code))
 }

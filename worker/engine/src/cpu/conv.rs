@@ -190,6 +190,7 @@ fn replace(
         && conv.kernel_fmt == KernelFormat::OIHW
         && pool.data_format == DataFormat::NCHW
         && pool.rank() == 2
+        && pool.input_channels > 0
         && node.inputs.len() == 3
         && model.outlet_fact(node.inputs[0])?.datum_type == f32::datum_type();
     if !plain {
@@ -244,7 +245,9 @@ fn pointwise(
         let Some(order) = pixel_product(&op.axes, constant) else {
             continue;
         };
-        if !floats || !weights.is_plain_ram() {
+        // A number of channels that is open is tract's to decide.
+        let known = fact.shape[1] == weights.shape()[order[0]].to_dim();
+        if !floats || !known || weights.len() == 0 || !weights.is_plain_ram() {
             continue;
         }
         let weights = weights.as_ref().clone().permute_axes(&order)?;

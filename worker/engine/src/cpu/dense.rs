@@ -5,16 +5,13 @@
 
 use std::sync::Arc;
 
-use tract_linalg::multithread::{Executor, current_tract_executor, par_chunks_mut};
+use tract_linalg::multithread::par_chunks_mut;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::model::Rewriter;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
 use super::gemm::{Epilogue, PackedWeights};
 use super::tail::{HasTail, Tail, absorb};
-
-/// Rows that one thread takes where several share a run.
-const ROWS_PER_THREAD: usize = 24;
 
 /// Makes dense layers of products with constant weights, then lets them absorb what follows.
 pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
@@ -28,12 +25,13 @@ pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
 
 /// `clamp(rows · weights + bias + residual)` over the last axes of the first input, `f32`.
 ///
-/// The last `contracted` axes of the input are one axis of length `k` in memory; the output has
-/// `columns` in their place. The residual, if there is one, is a second input shaped like the output.
+/// The last axes of the input, `inner`, are one axis of length `k` in memory; the output has `columns`
+/// in their place. The residual, if there is one, is a second input shaped like the output.
 #[derive(Debug, Clone)]
 pub(crate) struct Dense {
     weights: Arc<PackedWeights>,
-    contracted: usize,
+    /// Sizes of the axes of the rows that are summed over.
+    inner: TVec<usize>,
     columns: TVec<usize>,
     tail: Tail,
 }
@@ -41,7 +39,7 @@ pub(crate) struct Dense {
 impl PartialEq for Dense {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.weights, &other.weights)
-            && (self.contracted, &self.columns) == (other.contracted, &other.columns)
+            && (&self.inner, &self.columns) == (&other.inner, &other.columns)
             && self.tail == other.tail
     }
 }
@@ -67,14 +65,14 @@ impl Op for Dense {
 
 impl TypedOp for Dense {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let rows = inputs[0].rank() - self.contracted;
+        let rows = inputs[0].rank() - self.inner.len();
         let mut shape: TVec<TDim> = inputs[0].shape.iter().take(rows).cloned().collect();
         shape.extend(self.columns.iter().map(|size| size.to_dim()));
         Ok(tvec!(f32::fact(shape)))
     }
 
     fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
-        let rows = inputs[0].rank() - self.contracted;
+        let rows = inputs[0].rank() - self.inner.len();
         let rows: TDim = inputs[0].shape.iter().take(rows).product();
         let weights = self.weights.k() * self.weights.n();
         Ok(tvec!((Cost::FMA(f32::datum_type()), rows * weights)))
@@ -96,7 +94,13 @@ impl Dense {
     /// The result for rows and, where the tail asks for it, a residual.
     pub(crate) fn apply(&self, inputs: &[&Tensor]) -> TractResult<Tensor> {
         let rows = inputs[0].to_plain_array_view::<f32>()?;
-        let mut shape: TVec<usize> = rows.shape()[..rows.ndim() - self.contracted].into();
+        let inner = &rows.shape()[rows.ndim().saturating_sub(self.inner.len())..];
+        ensure!(
+            *inner == *self.inner,
+            "rows of {inner:?} values, the weights take {:?}",
+            self.inner
+        );
+        let mut shape: TVec<usize> = rows.shape()[..rows.ndim() - self.inner.len()].into();
         shape.extend(self.columns.iter().copied());
         let residual = match inputs.get(1) {
             Some(residual) => {
@@ -131,10 +135,6 @@ impl Dense {
         let result = plain.as_slice_mut::<f32>()?;
         let (k, n) = (self.weights.k(), self.weights.n());
         let m = result.len() / n.max(1);
-        let part = match current_tract_executor() {
-            Executor::SingleThread => m,
-            _ => ROWS_PER_THREAD,
-        };
         let multiply = |first: usize, result: &mut [f32]| {
             let count = result.len() / n;
             let epilogue = Epilogue {
@@ -147,9 +147,7 @@ impl Dense {
             Ok(())
         };
         if m > 0 && n > 0 {
-            par_chunks_mut(result, part.max(1) * n, m * n * k, |first, part| {
-                multiply(first, part)
-            })?;
+            par_chunks_mut(result, n, m * n * k, multiply)?;
         }
         Ok(output)
     }
@@ -158,9 +156,9 @@ impl Dense {
 /// What a segment has to know to do the same on a card.
 #[cfg(feature = "gpu")]
 impl Dense {
-    /// How many of the last axes of the rows are summed over.
-    pub(crate) fn contracted(&self) -> usize {
-        self.contracted
+    /// Sizes of the axes of the rows that are summed over.
+    pub(crate) fn inner(&self) -> &[usize] {
+        &self.inner
     }
 
     /// Sizes of the axes that the result has in their place.
@@ -210,6 +208,23 @@ fn product(
         if weights.datum_type() != f32::datum_type() || !weights.is_plain_ram() {
             continue;
         }
+        let rows = node.inputs[1 - constant];
+        let fact = model.outlet_fact(rows)?;
+        let sizes: TVec<usize> = order[..contracted]
+            .iter()
+            .map(|axis| weights.shape()[*axis])
+            .collect();
+        // What the model leaves open is checked in each run; another number is tract's to judge.
+        let inner = fact
+            .shape
+            .iter()
+            .skip(fact.rank().saturating_sub(contracted));
+        let mut fits = inner
+            .zip(&sizes)
+            .map(|(inner, size)| inner.as_i64().is_none_or(|inner| inner == *size as i64));
+        if fact.datum_type != f32::datum_type() || weights.len() == 0 || !fits.all(|fits| fits) {
+            continue;
+        }
         let weights = weights.as_ref().clone().permute_axes(&order)?;
         let k: usize = weights.shape()[..contracted].iter().product();
         let columns: TVec<usize> = weights.shape()[contracted..].into();
@@ -217,14 +232,10 @@ fn product(
         let weights = weights.try_as_plain_ram()?;
         let dense = Dense {
             weights: PackedWeights::shared(weights.as_slice::<f32>()?, k, n),
-            contracted,
+            inner: sizes,
             columns,
             tail: Tail::default(),
         };
-        let rows = node.inputs[1 - constant];
-        if model.outlet_fact(rows)?.datum_type != f32::datum_type() {
-            continue;
-        }
         let patch = TypedModelPatch::replace_single_op(model, node, &[rows], dense)?;
         return Ok(Some(patch.with_context(name.to_owned())));
     }

@@ -122,9 +122,9 @@ pub(crate) unsafe trait Simd: Copy {
     unsafe fn mul_add(left: Self::V, right: Self::V, sum: Self::V) -> Self::V;
     /// Asks for the cache line at `place`, which need not be there, into the second cache.
     unsafe fn prefetch(place: *const f32);
-    /// The larger; `value` if it is NaN. `bound` is a number.
+    /// The larger; `value` if one of them is NaN.
     unsafe fn at_least(value: Self::V, bound: Self::V) -> Self::V;
-    /// The smaller; `value` if it is NaN. `bound` is a number.
+    /// The smaller; `value` if one of them is NaN.
     unsafe fn at_most(value: Self::V, bound: Self::V) -> Self::V;
 }
 
@@ -208,7 +208,8 @@ unsafe impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn power_of_two(exponent: Self::V) -> Self::V {
-        each(|lane| f32::from_bits(((exponent[lane] as i32 + 127) as u32) << 23))
+        // Wrapping, since of a NaN anything may come here.
+        each(|lane| f32::from_bits((exponent[lane] as i32).wrapping_add(127).cast_unsigned() << 23))
     }
 
     #[inline(always)]

@@ -87,16 +87,15 @@ impl EvalOp for Softmax {
         };
         let mut values = output.try_as_plain_ram_mut()?;
         let values = values.as_slice_mut::<f32>()?;
-        // Some hundred rows at a time, since a row of attention is short.
-        let rows_together = (4_096 / length.max(1)).max(1) * length * step;
-        par_chunks_mut(values, rows_together, total, |first, chunk| {
+        par_chunks_mut(values, length * step, total, |first, chunk| {
             let rows = Rows {
                 values: chunk,
                 length,
                 step,
                 scale: f32::from_bits(self.scale),
                 kind: self.kind,
-                mask: mask.as_ref().map(|mask| (mask, first / length)),
+                // With a mask the axes are the last, so a block is a row.
+                mask: mask.as_ref().map(|mask| (mask, first)),
             };
             dispatch(Isa::best(), rows);
             Ok(())

@@ -55,7 +55,12 @@ pub(crate) fn absorb<O: HasTail>(
         let Some(grower) = before.op_as::<O>() else {
             continue;
         };
-        if model.single_succ(before.id)?.is_none() || model.outputs.contains(&before.id.into()) {
+        // An operator that spreads our output over more rows or columns is no part of it.
+        let spreads = before.outputs[0].fact.shape != node.outputs[0].fact.shape;
+        if spreads
+            || model.single_succ(before.id)?.is_none()
+            || model.outputs.contains(&before.id.into())
+        {
             continue;
         }
         let other = node.inputs[1 - place];

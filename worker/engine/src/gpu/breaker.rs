@@ -25,6 +25,13 @@ impl Breaker {
         }
     }
 
+    /// One that took so long, or was so final, that nobody should wait for another.
+    pub(super) fn failed_badly(&mut self, now: Instant) {
+        self.all += 1;
+        self.recent.clear();
+        self.recent.extend([now; FAILURES]);
+    }
+
     /// Too many failures too close together, the last of them not long ago.
     pub(super) fn is_open(&self, now: Instant) -> bool {
         let (Some(first), Some(last)) = (self.recent.front(), self.recent.back()) else {
@@ -61,5 +68,8 @@ mod tests {
         breaker.failed(at(105));
         assert!(breaker.is_open(at(106)));
         assert_eq!(breaker.failures(), 5);
+        let mut stuck = Breaker::default();
+        stuck.failed_badly(at(0));
+        assert!(stuck.is_open(at(1)) && !stuck.is_open(at(60)));
     }
 }

@@ -236,14 +236,27 @@ impl Gpu {
     }
 
     /// Whether it is worth asking: neither lost nor failing all the time.
+    ///
+    /// A lost device stays lost; what was loaded for it runs on the CPU until the process starts again.
     #[must_use]
     pub fn usable(&self) -> bool {
         self.0.check().is_ok() && !self.breaker().is_open(Instant::now())
     }
 
     /// Notes that it gave no result for a batch.
-    pub(crate) fn failed(&self) {
-        self.breaker().failed(Instant::now());
+    ///
+    /// A batch that is too large for it says nothing about the card. After a timeout nobody should wait
+    /// for it again soon.
+    pub(crate) fn failed(&self, error: &GpuError) {
+        match error {
+            GpuError::Limit { .. } | GpuError::Shape { .. } | GpuError::Empty(_) => {}
+            GpuError::Timeout(_) => self.breaker().failed_badly(Instant::now()),
+            GpuError::NoAdapter { .. }
+            | GpuError::Unsupported { .. }
+            | GpuError::OutOfMemory(_)
+            | GpuError::Lost(_)
+            | GpuError::Fault(_) => self.breaker().failed(Instant::now()),
+        }
     }
 
     /// Batches that it gave no result for, since it was opened.

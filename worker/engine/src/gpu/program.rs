@@ -13,8 +13,11 @@ use super::layout::{buffer_bytes, check_groups, check_size, padded, padded_size,
 use super::pipeline::{Pipeline, Workspace, pipeline};
 use crate::resident;
 
-/// Longest wait for one batch. A healthy device answers in milliseconds; software adapters compile for up to a second first.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for one batch. A healthy device answers in milliseconds; software adapters compile for up to a
+/// second first. Well below the 60 s that a worker gives a whole run.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest that another thread takes to deliver the report of a submission that has ended.
+const DELIVERY: Duration = Duration::from_secs(1);
 
 /// A dense layer: `bounded(rows · weights + bias + residual)`, `f32`.
 #[derive(Debug, Clone, Default)]
@@ -179,7 +182,7 @@ impl Program {
         // Only this report means that there is a result; all before it succeeds on a lost device too.
         // Another thread's poll may be the one that delivers it, a moment after ours has returned.
         let outcome = match &waited {
-            Ok(_) => reported.recv_timeout(PATIENCE).ok(),
+            Ok(_) => reported.recv_timeout(DELIVERY).ok(),
             Err(_) => reported.try_recv().ok(),
         };
         match (outcome, waited) {
@@ -271,19 +274,25 @@ impl Program {
         Ok(results)
     }
 
-    /// A workspace of the next power of two, from the idle ones where there is one.
+    /// A workspace of the next power of two, or as large as needed where that is too much; from the idle
+    /// ones where there is one.
     fn workspace(&self, pipeline: &Pipeline, row_count: usize) -> Result<Workspace, GpuError> {
-        let rows = row_count.next_power_of_two();
+        let fits = |rows| {
+            let sizes = self
+                .columns
+                .iter()
+                .map(|columns| buffer_bytes("the batch", rows, *columns, &self.gpu));
+            sizes.collect::<Result<Vec<u64>, _>>()
+        };
+        let (rows, sizes) = match fits(row_count.next_power_of_two()) {
+            Ok(sizes) => (row_count.next_power_of_two(), sizes),
+            Err(_) => (row_count, fits(row_count)?),
+        };
         let mut idle = self.idle();
         if let Some(at) = idle.iter().position(|workspace| workspace.rows == rows) {
             return Ok(idle.swap_remove(at));
         }
         drop(idle);
-        let sizes = self
-            .columns
-            .iter()
-            .map(|columns| buffer_bytes("the batch", rows, *columns, &self.gpu));
-        let sizes = sizes.collect::<Result<Vec<u64>, _>>()?;
         self.gpu.created(|device| {
             let buffer = |bytes, usage| {
                 device.create_buffer(&wgpu::BufferDescriptor {

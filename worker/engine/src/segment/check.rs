@@ -110,37 +110,37 @@ fn bounds(segment: &Segment, inputs: &[&Tensor], rows: usize) -> TractResult<Vec
             .unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         let (given, given_errors) = (&values[step.inputs[0]], &errors[step.inputs[0]]);
         let (mut made, mut made_errors) = (vec![0.0; rows * n], vec![0.0; rows * n]);
+        let mut sums = vec![(0.0, 0.0, 0.0); n];
         for row in 0..rows {
-            for column in 0..n {
-                let (mut sum, mut size, mut carried) = (0.0, 0.0, 0.0);
-                for step in 0..k {
-                    let weight = f64::from(weights[step * n + column]);
-                    let term = given[row * k + step] * weight;
-                    sum += term;
-                    size += term.abs();
-                    carried += given_errors[row * k + step] * weight.abs();
+            sums.fill((0.0, 0.0, 0.0));
+            for (place, weights) in weights.chunks_exact(n).enumerate() {
+                let (value, error) = (given[row * k + place], given_errors[row * k + place]);
+                for ((sum, size, carried), weight) in sums.iter_mut().zip(weights) {
+                    let weight = f64::from(*weight);
+                    *sum += value * weight;
+                    *size += (value * weight).abs();
+                    *carried += error * weight.abs();
                 }
+            }
+            for (column, (sum, size, carried)) in sums.iter().enumerate() {
                 let place = row * n + column;
-                let mut value = sum + f64::from(bias[column]);
+                let bias = f64::from(bias[column]);
+                let mut value = sum + bias;
                 let mut more = 0.0;
                 if let Some(residual) = step.inputs.get(1) {
                     value += values[*residual][place];
                     more = errors[*residual][place];
                 }
-                let ulp = 2.0
-                    * UNIT
-                    * value
-                        .abs()
-                        .max(f64::from(bias[column]).abs())
-                        .max(f64::from(f32::MIN_POSITIVE));
+                let least = f64::from(f32::MIN_POSITIVE);
+                let ulp = 2.0 * UNIT * value.abs().max(bias.abs()).max(least);
                 // Both of them may be off, in opposite directions. Numbers below the normal range may be taken as 0.
-                let own = 2.0 * ((k as f64).sqrt() * UNIT * size + 4.0 * ulp);
+                let own = 2.0 * ((k as f64).sqrt() * UNIT * size + 4.0 * ulp) + k as f64 * least;
                 made[place] = if value.is_nan() {
                     value
                 } else {
                     value.clamp(low.into(), high.into())
                 };
-                made_errors[place] = own + carried + more + k as f64 * f64::from(f32::MIN_POSITIVE);
+                made_errors[place] = own + carried + more;
             }
         }
         values.push(made);
@@ -151,4 +151,27 @@ fn bounds(segment: &Segment, inputs: &[&Tensor], rows: usize) -> TractResult<Vec
         .iter()
         .map(|output| errors[*output].clone())
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_beyond_the_bound_is_told_with_its_place() {
+        let tensor = |values: &[f32]| Tensor::from_shape(&[2, 2], values).expect("four values");
+        let ours = tensor(&[1.0, f32::NAN, 3.0, 4.0]);
+        let bounds = [1e-6; 4];
+        assert_eq!(within(&ours, &ours, &bounds, 2), Ok(()));
+        let off = tensor(&[1.0, f32::NAN, 3.0, 4.5]);
+        let told = within(&ours, &off, &bounds, 2).expect_err("it is off");
+        assert_eq!(
+            told,
+            "4.5 for 4 in row 1 of 2, column 1; 1.0e-6 apart is allowed"
+        );
+        // A NaN that one of them lost, or made, is never within a bound.
+        let lost = tensor(&[1.0, 0.0, 3.0, 4.0]);
+        assert!(within(&ours, &lost, &bounds, 2).is_err());
+        assert!(within(&lost, &ours, &bounds, 2).is_err());
+    }
 }

@@ -102,13 +102,10 @@ impl Segment {
                 if nodes.contains(&input.node) || values.contains(input) {
                     continue;
                 }
-                let count = match place {
-                    0 => dense.contracted(),
-                    _ => dense.columns().len(),
+                let axes: TVec<usize> = match place {
+                    0 => dense.inner().into(),
+                    _ => dense.columns().into(),
                 };
-                let shape = &model.outlet_fact(*input)?.shape;
-                let axes = shape.iter().skip(shape.rank() - count);
-                let axes: TVec<usize> = axes.map(TDim::to_usize).collect::<Result<_, _>>()?;
                 values.push(*input);
                 inputs.push(Input {
                     columns: axes.iter().product(),
@@ -258,6 +255,11 @@ impl DenseSegment {
         node.op_as::<Self>()
     }
 
+    #[cfg(test)]
+    pub(super) fn segment(&self) -> &Segment {
+        &self.0
+    }
+
     pub(super) fn settle(&self, budget: Duration) {
         let segment = &self.0;
         segment.routes.get_or_init(|| {
@@ -343,7 +345,7 @@ impl EvalOp for DenseSegment {
                 }
                 Err(error) => {
                     note(|noted| noted.fallbacks += 1);
-                    segment.gpu.failed();
+                    segment.gpu.failed(&error);
                     tracing::warn!(%error, segment = segment.name, rows, "the batch runs on the CPU, the card gave no result");
                 }
             }

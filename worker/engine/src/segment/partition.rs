@@ -34,7 +34,7 @@ fn joinable(model: &TypedModel, node: &TypedNode) -> Vec<usize> {
     let Some(dense) = node.op_as::<Dense>() else {
         return vec![];
     };
-    let rows = reads(&node.inputs[0], dense.contracted());
+    let rows = reads(&node.inputs[0], dense.inner().len());
     let residual = node
         .inputs
         .get(1)

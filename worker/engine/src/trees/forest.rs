@@ -163,7 +163,7 @@ impl Forest {
 
 impl Comparison {
     fn is_true<T: Feature>(&self, feature: T, threshold: T) -> bool {
-        // Only a NaN has no order with itself.
+        // Only a NaN has no order with itself; a leaf has no flag.
         if feature.partial_cmp(&feature).is_none() {
             return self.missing_is_true;
         }

@@ -1,6 +1,6 @@
 //! The attributes of an ONNX node to a [`Forest`]. Every index is checked here, once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
@@ -54,8 +54,15 @@ pub(super) fn forest(
         aggregate,
     };
     let mut comparisons = Vec::with_capacity(count);
+    let mut reached = HashSet::new();
+    let mut seen = HashSet::new();
     for (tree, root) in trees {
+        ensure!(
+            seen.insert(tree),
+            "the nodes of tree {tree} do not stand together"
+        );
         forest.roots.push(index_u32(forest.nodes.len())?);
+        reached.insert(root);
         // Nodes in the order they are laid down; both children of a node go to the end together.
         let mut order = vec![root];
         let base = forest.nodes.len();
@@ -66,7 +73,9 @@ pub(super) fn forest(
             let mode = columns.modes[index];
             comparisons.push(Comparison {
                 mode,
-                missing_is_true: columns.missing.is_some_and(|missing| missing[index] != 0),
+                // A leaf asks nothing, whatever its column says.
+                missing_is_true: mode != Mode::Leaf
+                    && columns.missing.is_some_and(|missing| missing[index] != 0),
             });
             forest.spans.push(index_u32(forest.values.len())?);
             if mode == Mode::Leaf {
@@ -94,12 +103,12 @@ pub(super) fn forest(
                     let id = columns.nodes[index];
                     format!("node {id} of tree {tree} leads to node {child}, which is not there")
                 })?;
+                ensure!(
+                    reached.insert(*child),
+                    "tree {tree} leads to one of its nodes twice"
+                );
                 order.push(*child);
             }
-            ensure!(
-                order.len() <= count,
-                "tree {tree} leads to one of its nodes twice"
-            );
         }
     }
     forest.spans.push(index_u32(forest.values.len())?);
@@ -288,6 +297,43 @@ mod tests {
     }
 
     #[test]
+    fn a_leaf_asks_nothing_even_where_missing_features_are_tracked() {
+        let tracked = integers("nodes_missing_value_tracks_true", &[1, 1, 1]);
+        let forest = read_with(tracked).expect("it is well formed");
+        // Leaves would look at feature 0.
+        assert_eq!(
+            forest.scores(&[f32::NAN, 0.0, f32::NAN, 1.0], 2),
+            [1.0, 2.0]
+        );
+    }
+
+    #[test]
+    fn a_tree_whose_nodes_do_not_stand_together_is_refused() {
+        let mut attributes = stump();
+        for attribute in &mut attributes {
+            match &attribute.name[..] {
+                "nodes_treeids" => attribute.ints = vec![0, 0, 0, 1, 0],
+                "nodes_nodeids" => attribute.ints = vec![0, 1, 2, 0, 3],
+                name if name.starts_with("nodes_") => {
+                    attribute
+                        .ints
+                        .extend(vec![0; 2 * attribute.ints.len().min(1)]);
+                    attribute
+                        .floats
+                        .extend(vec![0.0; 2 * attribute.floats.len().min(1)]);
+                    let leaf = attribute.strings.last().cloned();
+                    attribute
+                        .strings
+                        .extend(leaf.iter().chain(&leaf).cloned().collect::<Vec<_>>());
+                }
+                _ => {}
+            }
+        }
+        let error = format!("{:#}", read(attributes).expect_err("tree 0 comes twice"));
+        assert!(error.contains("tree 0 do not stand together"), "{error}");
+    }
+
+    #[test]
     fn doubles_are_compared_as_doubles() {
         let forest = read(stump()).expect("it is well formed");
         // As `f32` this is 0.5, and would go the other way.
@@ -313,6 +359,10 @@ mod tests {
             (
                 integers("nodes_nodeids", &[0, 1]),
                 "nodes_nodeids has 2 entries",
+            ),
+            (
+                integers("nodes_falsenodeids", &[1, 0, 0]),
+                "leads to one of its nodes twice",
             ),
             (
                 integers("target_nodeids", &[1, 9]),

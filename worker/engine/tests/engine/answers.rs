@@ -6,7 +6,7 @@ use inferq_engine::{Element, LoadLimits, Model, Tensor, TensorSpec, load_bytes, 
 
 use crate::cases::{floats, model, path, run_by_onnx_runtime};
 
-pub(crate) const WITH_ANSWERS: [&str; 30] = [
+pub(crate) const WITH_ANSWERS: [&str; 32] = [
     "double",
     "dropout",
     "encoder",
@@ -21,9 +21,11 @@ pub(crate) const WITH_ANSWERS: [&str; 30] = [
     "mlp",
     "mlp_open",
     "mlp_opset13",
+    "open_width",
     "residual_block",
     "softmax_axis0",
     "softmax_channels",
+    "spread",
     "sum_without_batch",
     "text",
     "tokens",
@@ -97,6 +99,46 @@ fn several_threads_in_one_run_give_the_same_answers() {
     let model = load_file(&path("mlp.onnx"), &limits).expect("it loads");
     assert_answers("mlp", &model);
     assert!(model.batch_proof().is_proven());
+}
+
+/// Enough rows that they are shared out, and a mask that differs from row to row.
+#[test]
+fn many_rows_have_the_same_bits_whoever_shares_them_out() {
+    let (batch, sequence) = (64, 40);
+    let numbers =
+        (0..batch * sequence * 10).map(|place| (place * 7919 % 1000) as f32 / 250.0 - 2.0);
+    let rows: Vec<u8> = numbers.flat_map(f32::to_le_bytes).collect();
+    let mask = (0..batch * sequence).map(|place| i64::from(place % sequence <= place / sequence));
+    let mask: Vec<u8> = mask.flat_map(i64::to_le_bytes).collect();
+    let run = |threads: usize| {
+        let limits = LoadLimits {
+            threads_per_run: NonZeroUsize::new(threads).expect("not zero"),
+            ..LoadLimits::default()
+        };
+        let model = load_file(&path("encoder.onnx"), &limits).expect("it loads");
+        let rows = Tensor::stack(Element::F32, &[batch, sequence, 10], &[&rows]);
+        let mask = Tensor::stack(Element::I64, &[batch, sequence], &[&mask]);
+        let inputs = vec![rows.expect("it fits"), mask.expect("it fits")];
+        let outputs = model.session().expect("a session").run(inputs);
+        outputs.expect("it runs")[0].bytes().into_owned()
+    };
+    let alone = run(1);
+    for threads in [2, 3] {
+        assert!(run(threads) == alone, "{threads} threads");
+    }
+}
+
+#[test]
+fn a_width_that_the_model_leaves_open_is_checked_when_it_runs() {
+    let model = model("open_width");
+    let mut session = model.session().expect("a session");
+    let mut of_width = |width: usize| {
+        let bytes = vec![0; 2 * width * 4];
+        let tensor = Tensor::stack(Element::F32, &[1, 2, width], &[&bytes]).expect("it fits");
+        session.run(vec![tensor])
+    };
+    assert!(of_width(12).is_err() && of_width(3).is_err());
+    assert!(of_width(6).is_ok());
 }
 
 #[test]

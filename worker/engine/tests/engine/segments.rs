@@ -26,7 +26,8 @@ fn every_model_gives_the_same_answers_with_its_dense_parts_on_the_card() {
     for name in WITH_ANSWERS {
         let on_card = on_card(name, gpu());
         assert_answers(name, &on_card);
-        assert_eq!(on_card.batch_proof(), model(name).batch_proof(), "{name}");
+        let proven = model(name).batch_proof().is_proven();
+        assert_eq!(on_card.batch_proof().is_proven(), proven, "{name}");
     }
 }
 
@@ -91,15 +92,14 @@ fn what_the_card_cannot_take_runs_on_the_cpu_and_is_counted() {
     let zeros = vec![0; many * 8 * 4];
     let input = &on_card.inputs()[0];
     let batch = || Tensor::stack(input.element, &[many, 8], &[&zeros]).expect("the shape fits");
-    for failures in 1..=3 {
+    for _ in 0..3 {
         session.run(vec![batch()]).expect("the CPU answers");
         assert_eq!((session.device_class(), session.fallbacks()), ("cpu", 1));
-        assert_eq!(gpu.failures(), failures);
     }
-    // After three in a minute it is left alone, also for what it could take.
-    assert!(!gpu.usable());
-    session.run(inputs("mlp")).expect("the CPU answers");
-    assert_eq!((session.device_class(), session.fallbacks()), ("cpu", 0));
+    // That a batch is too large says nothing about the card.
+    assert!(gpu.usable() && gpu.failures() == 0);
+    session.run(inputs("mlp")).expect("the card answers");
+    assert!(session.device_class().starts_with("gpu:"));
 }
 
 #[test]

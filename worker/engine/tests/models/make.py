@@ -393,6 +393,27 @@ def main():
     )
     encoder()
     residual_block()
+    # The product has one column, which the sum spreads over four.
+    save(
+        "spread",
+        [
+            helper.make_node("MatMul", ["x", "w"], ["value"], name="value"),
+            helper.make_node("Add", ["value", "x"], ["sum"], name="sum"),
+            helper.make_node("Relu", ["sum"], ["y"], name="relu"),
+        ],
+        [value("x", f32, ["batch", 4])],
+        [value("y", f32, ["batch", 4])],
+        {"w": floats(4, 1)},
+        {"x": floats(3, 4)},
+    )
+    save(
+        "open_width",
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],
+        [value("x", f32, ["batch", "rows", "width"])],
+        [value("y", f32, ["batch", "rows", 3])],
+        {"w": floats(6, 3)},
+        {"x": floats(2, 5, 6)},
+    )
 
 
 if __name__ == "__main__":
