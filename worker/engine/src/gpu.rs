@@ -15,6 +15,7 @@ mod error;
 mod layout;
 mod pipeline;
 mod program;
+mod upload;
 
 pub use device::{AdapterInfo, AdapterKind, Gpu, GpuPolicy, adapters};
 pub use error::GpuError;

@@ -112,7 +112,6 @@ impl Dense {
             }
             None => None,
         };
-        // SAFETY of the contents: every element is written below, as `multiply` fills its result.
         let mut output = Tensor::zero::<f32>(&shape)?;
         let (rows, residual) = (
             rows.as_standard_layout(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::breaker::Breaker;
 use super::error::GpuError;
 use super::pipeline::{Pipeline, Workspace};
-use super::program::OnDevice;
+use super::upload::OnDevice;
 use crate::resident::Table;
 
 /// When a graphics card is used.

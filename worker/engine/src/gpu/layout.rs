@@ -13,6 +13,7 @@ pub(super) fn check_size(what: &'static str, got: usize, expected: usize) -> Res
         expected,
     })
 }
+
 pub(super) fn check_groups(
     what: &'static str,
     groups: usize,
