@@ -37,11 +37,20 @@ pub async fn stack(workers: usize) -> Result<Stack> {
     .await
 }
 
-/// A stack with other options.
+/// A stack with other options. Without a word on `--gpu` its workers stay on the CPU, since many tests
+/// compare answers bit by bit and a card may give other last bits.
 ///
 /// # Errors
 /// If a server or worker does not start.
-pub async fn start(options: StackOptions) -> Result<Stack> {
+pub async fn start(mut options: StackOptions) -> Result<Stack> {
+    if !options
+        .worker_args
+        .iter()
+        .any(|argument| argument == "--gpu")
+    {
+        let off = ["--gpu", "off"].map(str::to_owned);
+        options.worker_args.extend(off);
+    }
     Stack::start(options)
         .await
         .context("the stack did not start")
