@@ -19,3 +19,16 @@ mod gemm;
 mod simd;
 pub(crate) mod softmax;
 mod tail;
+
+use std::borrow::Cow;
+
+use tract_onnx::tract_core::internal::*;
+
+/// All elements of `tensor`, row-major; copied only where they do not lie so.
+pub(crate) fn elements<T: Datum>(tensor: &Tensor) -> TractResult<Cow<'_, [T]>> {
+    let view = tensor.to_plain_array_view::<T>()?;
+    Ok(match view.to_slice() {
+        Some(elements) => Cow::Borrowed(elements),
+        None => Cow::Owned(view.iter().cloned().collect()),
+    })
+}

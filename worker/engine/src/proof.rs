@@ -294,7 +294,7 @@ fn push_float(bytes: &mut Vec<u8>, element: Element, value: f64) {
 }
 
 /// Repeatable numbers; the proof of a model must come out the same on every worker. SplitMix64.
-struct Numbers(u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
@@ -310,7 +310,7 @@ impl Numbers {
     }
 
     /// Uniform in -2 to 2.
-    fn next_signed(&mut self) -> f64 {
+    pub(crate) fn next_signed(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64 * 4.0 - 2.0
     }
 }

@@ -17,6 +17,7 @@ use tract_onnx::tract_core::ops::nn::DataFormat;
 
 use self::direct::Convolution;
 use self::planes::Geometry;
+use super::elements;
 use super::gemm::PackedWeights;
 use super::tail::{HasTail, Tail, absorb};
 
@@ -58,14 +59,14 @@ impl HasTail for ImageConv {
     }
 
     /// Only a convolution whose own bias is nothing asks for another.
-    fn as_bias(&self, constant: &Tensor, rank: usize) -> TractResult<Option<Arc<Tensor>>> {
+    fn as_bias(&self, constant: &Tensor, rank: usize) -> TractResult<Option<Arc<[f32]>>> {
         let channels = self.pool.output_channels;
         let per_channel = rank == 4 && *constant.shape() == [1, channels, 1, 1];
         if !per_channel {
             return Ok(None);
         }
         let values = constant.try_as_plain_ram()?;
-        Ok(Some(tensor1(values.as_slice::<f32>()?).into_arc_tensor()))
+        Ok(Some(values.as_slice::<f32>()?.into()))
     }
 }
 
@@ -76,7 +77,7 @@ impl Op for ImageConv {
 
     fn info(&self) -> TractResult<Vec<String>> {
         let mut info = self.pool.info();
-        info.push(format!("{:?}, {:?}", self.kernel, self.tail.clamp()));
+        info.push(format!("{:?}, {:?}", self.kernel, self.tail.clamp));
         Ok(info)
     }
 
@@ -95,9 +96,8 @@ impl EvalOp for ImageConv {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let view = inputs[0].to_plain_array_view::<f32>()?;
-        let &[images, channels, height, width] = view.shape() else {
-            bail!("images have 4 axes, not {}", view.ndim());
+        let &[images, channels, height, width] = inputs[0].shape() else {
+            bail!("images have 4 axes, not {}", inputs[0].rank());
         };
         ensure!(channels == self.pool.input_channels, "{channels} channels");
         let padded = self.pool.computed_padding(&[height, width]);
@@ -116,33 +116,12 @@ impl EvalOp for ImageConv {
             geometry.output[0],
             geometry.output[1],
         ];
+        let inputs: TVec<&Tensor> = inputs.iter().map(|input| &**input).collect();
+        let (pixels, residual) = (
+            elements::<f32>(inputs[0])?,
+            Tail::residual(&inputs, &shape)?,
+        );
         let mut output = Tensor::zero::<f32>(&shape)?;
-        let residual = match inputs.get(1) {
-            Some(residual) => {
-                ensure!(*residual.shape() == shape, "the residual has another shape");
-                Some(residual.to_plain_array_view::<f32>()?)
-            }
-            None => None,
-        };
-        let residual = residual
-            .as_ref()
-            .map(|residual| residual.as_standard_layout());
-        let residual = match &residual {
-            Some(residual) => Some(
-                residual
-                    .as_slice()
-                    .context("a residual in standard layout")?,
-            ),
-            None => None,
-        };
-        let bias = self.tail.bias.as_ref().map(|bias| bias.try_as_plain_ram());
-        let bias = bias.transpose()?;
-        let bias = bias
-            .as_ref()
-            .map(|bias| bias.as_slice::<f32>())
-            .transpose()?;
-        let view = view.as_standard_layout();
-        let pixels = view.as_slice().context("images in standard layout")?;
         let (size, result_size) = (
             channels * height * width,
             shape[1..].iter().product::<usize>(),
@@ -157,16 +136,17 @@ impl EvalOp for ImageConv {
             // Chunks are whole images, though perhaps more than one.
             for (index, result) in results.chunks_exact_mut(result_size).enumerate() {
                 let image = first + index;
-                let residual =
-                    residual.map(|residual| &residual[image * result_size..][..result_size]);
+                let residual = residual
+                    .as_ref()
+                    .map(|residual| &residual[image * result_size..][..result_size]);
                 let pixels = &pixels[image * size..][..size];
                 let convolution = Convolution {
                     weights: &self.kernel,
                     geometry: &geometry,
                     pixels,
-                    bias,
+                    bias: self.tail.bias.as_deref(),
                     residual,
-                    clamp: self.tail.clamp(),
+                    clamp: self.tail.clamp,
                 };
                 convolution.run(result);
             }
@@ -218,7 +198,7 @@ fn replace(
     let op = ImageConv {
         pool: pool.clone(),
         kernel: PackedWeights::shared(&transposed(weights, depth), depth, pool.output_channels),
-        tail: Tail::with_bias(bias.map(|values| tensor1(&values).into_arc_tensor())),
+        tail: Tail::with_bias(bias.map(Into::into)),
     };
     TypedModelPatch::replace_single_op(model, node, &node.inputs[..1], op).map(Some)
 }

@@ -10,6 +10,7 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::model::Rewriter;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
+use super::elements;
 use super::gemm::{Epilogue, PackedWeights};
 use super::tail::{HasTail, Tail, absorb};
 
@@ -55,8 +56,7 @@ impl Op for Dense {
         let (k, n) = (self.weights.k(), self.weights.n());
         Ok(vec![format!(
             "{k} to {n}, clamp {:?}, residual {}",
-            self.tail.clamp(),
-            self.tail.residual
+            self.tail.clamp, self.tail.residual
         )])
     }
 
@@ -93,43 +93,17 @@ impl EvalOp for Dense {
 impl Dense {
     /// The result for rows and, where the tail asks for it, a residual.
     pub(crate) fn apply(&self, inputs: &[&Tensor]) -> TractResult<Tensor> {
-        let rows = inputs[0].to_plain_array_view::<f32>()?;
-        let inner = &rows.shape()[rows.ndim().saturating_sub(self.inner.len())..];
+        let given = inputs[0].shape();
+        let (leading, inner) = given.split_at(given.len().saturating_sub(self.inner.len()));
         ensure!(
             *inner == *self.inner,
             "rows of {inner:?} values, the weights take {:?}",
             self.inner
         );
-        let mut shape: TVec<usize> = rows.shape()[..rows.ndim() - self.inner.len()].into();
+        let mut shape: TVec<usize> = leading.into();
         shape.extend(self.columns.iter().copied());
-        let residual = match inputs.get(1) {
-            Some(residual) => {
-                ensure!(
-                    *residual.shape() == *shape,
-                    "the residual has another shape"
-                );
-                Some(residual.to_plain_array_view::<f32>()?)
-            }
-            None => None,
-        };
+        let (rows, residual) = (elements::<f32>(inputs[0])?, Tail::residual(inputs, &shape)?);
         let mut output = Tensor::zero::<f32>(&shape)?;
-        let (rows, residual) = (
-            rows.as_standard_layout(),
-            residual
-                .as_ref()
-                .map(|residual| residual.as_standard_layout()),
-        );
-        let rows = rows.as_slice().context("rows in standard layout")?;
-        let residual = residual
-            .as_ref()
-            .map(|residual| residual.as_slice().context("a residual in standard layout"));
-        let residual = residual.transpose()?;
-        let bias = self.tail.bias.as_ref().map(|bias| bias.try_as_plain_ram());
-        let bias = bias.transpose()?;
-        let bias = bias
-            .as_ref()
-            .map(|bias| bias.as_slice::<f32>())
-            .transpose()?;
         let mut plain = output.try_as_plain_ram_mut()?;
         let result = plain.as_slice_mut::<f32>()?;
         let (k, n) = (self.weights.k(), self.weights.n());
@@ -137,9 +111,11 @@ impl Dense {
         let multiply = |first: usize, result: &mut [f32]| {
             let count = result.len() / n;
             let epilogue = Epilogue {
-                bias,
-                residual: residual.map(|residual| &residual[first * n..][..result.len()]),
-                clamp: self.tail.clamp(),
+                bias: self.tail.bias.as_deref(),
+                residual: residual
+                    .as_ref()
+                    .map(|residual| &residual[first * n..][..result.len()]),
+                clamp: self.tail.clamp,
             };
             self.weights
                 .multiply(&rows[first * k..][..count * k], result, epilogue);
@@ -174,15 +150,13 @@ impl Dense {
     }
 
     /// One value for each column.
-    pub(crate) fn bias(&self) -> TractResult<Vec<f32>> {
-        Ok(match &self.tail.bias {
-            Some(bias) => bias.try_as_plain_ram()?.as_slice::<f32>()?.to_vec(),
-            None => vec![0.0; self.weights.n()],
-        })
+    pub(crate) fn bias(&self) -> Vec<f32> {
+        let bias = self.tail.bias.as_deref();
+        bias.map_or_else(|| vec![0.0; self.weights.n()], <[f32]>::to_vec)
     }
 
     pub(crate) fn bounds(&self) -> Option<(f32, f32)> {
-        self.tail.clamp()
+        self.tail.clamp
     }
 }
 
@@ -288,15 +262,15 @@ impl HasTail for Dense {
         &mut self.tail
     }
 
-    fn as_bias(&self, constant: &Tensor, _rank: usize) -> TractResult<Option<Arc<Tensor>>> {
+    fn as_bias(&self, constant: &Tensor, _rank: usize) -> TractResult<Option<Arc<[f32]>>> {
         let n = self.weights.n();
         let values = constant.try_as_plain_ram()?;
         let values = values.as_slice::<f32>()?;
         if let [value] = values {
-            return Ok(Some(tensor1(&vec![*value; n]).into_arc_tensor()));
+            return Ok(Some(vec![*value; n].into()));
         }
         let own_axes = constant.rank().saturating_sub(self.columns.len());
         let per_column = values.len() == n && constant.shape()[own_axes..] == self.columns[..];
-        Ok(per_column.then(|| tensor1(values).into_arc_tensor()))
+        Ok(per_column.then(|| values.into()))
     }
 }

@@ -225,17 +225,14 @@ fn copy_rows(rows: &[f32], stride: usize, k: std::ops::Range<usize>, copied: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proof::Numbers;
     use proptest::prelude::*;
 
     fn numbers(count: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
+        let mut numbers = Numbers(seed);
+        (0..count)
+            .map(|_| numbers.next_signed() as f32 / 2.0)
+            .collect()
     }
 
     proptest! {

@@ -2,43 +2,70 @@
 //!
 //! Each comes from an operator that follows in the graph; [`absorb`] takes them in one by one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::math::{Add, Max, Min};
 
+use super::elements;
+
 /// Done in this order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Tail {
     /// One value for each column or channel.
-    pub(crate) bias: Option<Arc<Tensor>>,
+    pub(crate) bias: Option<Arc<[f32]>>,
     /// The operator has one more input, shaped like its output, which is added.
     pub(crate) residual: bool,
-    /// Bits of the bounds, so that two operators can be compared.
-    clamp: Option<(u32, u32)>,
+    /// Lower and upper bound; a NaN stays one.
+    pub(crate) clamp: Option<(f32, f32)>,
 }
+
+/// Bit by bit, as tract asks of operators whether they are the same.
+impl PartialEq for Tail {
+    fn eq(&self, other: &Self) -> bool {
+        let bits = |tail: &Self| {
+            let bias = tail.bias.as_ref();
+            let bias =
+                bias.map(|bias| bias.iter().map(|value| value.to_bits()).collect::<Vec<_>>());
+            let clamp = tail
+                .clamp
+                .map(|(low, high)| (low.to_bits(), high.to_bits()));
+            (bias, tail.residual, clamp)
+        };
+        bits(self) == bits(other)
+    }
+}
+
+impl Eq for Tail {}
 
 /// An operator with a [`Tail`].
 pub(crate) trait HasTail: TypedOp + Clone {
     fn tail(&mut self) -> &mut Tail;
 
     /// `constant`, which is added to the output of `rank` axes, as the bias of this operator, if it is one.
-    fn as_bias(&self, constant: &Tensor, rank: usize) -> TractResult<Option<Arc<Tensor>>>;
+    fn as_bias(&self, constant: &Tensor, rank: usize) -> TractResult<Option<Arc<[f32]>>>;
 }
 
 impl Tail {
-    pub(crate) fn with_bias(bias: Option<Arc<Tensor>>) -> Self {
+    pub(crate) fn with_bias(bias: Option<Arc<[f32]>>) -> Self {
         Tail {
             bias,
             ..Self::default()
         }
     }
 
-    /// Lower and upper bound; a NaN stays one.
-    pub(crate) fn clamp(&self) -> Option<(f32, f32)> {
-        self.clamp
-            .map(|(low, high)| (f32::from_bits(low), f32::from_bits(high)))
+    /// The elements of the residual among the inputs of an operator whose output has this shape.
+    pub(crate) fn residual<'a>(
+        inputs: &[&'a Tensor],
+        shape: &[usize],
+    ) -> TractResult<Option<Cow<'a, [f32]>>> {
+        let Some(residual) = inputs.get(1) else {
+            return Ok(None);
+        };
+        ensure!(residual.shape() == shape, "the residual has another shape");
+        elements(residual).map(Some)
     }
 }
 
@@ -122,7 +149,7 @@ fn grow<O: HasTail>(
     let bound = bound.try_as_plain_ram()?.as_slice::<f32>()?[0];
     let (low, high) = grown
         .tail()
-        .clamp()
+        .clamp
         .unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
     // A lower bound above the upper one would come first here and last there.
     if bound.is_nan() || (is_max && bound > high) || (is_min && bound < low) {
@@ -133,6 +160,6 @@ fn grow<O: HasTail>(
     } else {
         (low, high.min(bound))
     };
-    grown.tail().clamp = Some((low.to_bits(), high.to_bits()));
+    grown.tail().clamp = Some((low, high));
     Ok(Some(None))
 }

@@ -7,6 +7,7 @@
 use tract_onnx::tract_core::internal::*;
 
 use super::op::Segment;
+use crate::proof::Numbers;
 
 /// Numbers of rows that are tried: one, an odd few, more than a tile.
 const ROWS: [usize; 3] = [1, 5, 33];
@@ -57,13 +58,7 @@ fn within(ours: &Tensor, theirs: &Tensor, bounds: &[f64], rows: usize) -> Result
 
 /// One tensor for each input: ordinary rows, an extreme one, one with a NaN.
 pub(super) fn trial(segment: &Segment, rows: usize) -> TractResult<Vec<Tensor>> {
-    let mut state = 1u32;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as f32 / u32::MAX as f32 * 4.0 - 2.0
-    };
+    let mut numbers = Numbers(0);
     let mut tensors = Vec::new();
     for input in 0..segment.inputs.len() {
         let columns = segment.inputs[input].columns;
@@ -73,7 +68,7 @@ pub(super) fn trial(segment: &Segment, rows: usize) -> TractResult<Vec<Tensor>> 
                 values.push(match row {
                     1 => EXTREMES[column % EXTREMES.len()],
                     WITH_NAN if column == columns / 2 => f32::NAN,
-                    _ => next(),
+                    _ => numbers.next_signed() as f32,
                 });
             }
         }
@@ -102,7 +97,7 @@ fn bounds(segment: &Segment, inputs: &[&Tensor], rows: usize) -> TractResult<Vec
     }
     for step in &segment.steps {
         let weights = step.dense.weights().unpacked();
-        let bias = step.dense.bias()?;
+        let bias = step.dense.bias();
         let (k, n) = (step.dense.weights().k(), step.dense.weights().n());
         let (low, high) = step
             .dense

@@ -9,6 +9,7 @@ use tract_onnx::tract_core::internal::*;
 
 use super::{check, tune};
 use crate::cpu::dense::Dense;
+use crate::cpu::elements;
 use crate::gpu::{Gpu, GpuError, Layer, Program, Step};
 use crate::model::SegmentReport;
 
@@ -137,10 +138,7 @@ impl Segment {
             .filter(|id| leaves(id))
             .map(|id| number[&OutletId::from(*id)])
             .collect();
-        let on_card: Vec<Step> = steps
-            .iter()
-            .map(CpuStep::for_card)
-            .collect::<TractResult<_>>()?;
+        let on_card: Vec<Step> = steps.iter().map(CpuStep::for_card).collect();
         let columns: Vec<usize> = inputs.iter().map(|input| input.columns).collect();
         let segment = Segment {
             name: model.node(nodes[0]).name.clone(),
@@ -158,26 +156,14 @@ impl Segment {
     pub(super) fn on_cpu(&self, inputs: &[&Tensor]) -> TractResult<Vec<Tensor>> {
         let mut made: Vec<Tensor> = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
-            let given: TVec<&Tensor> = step
-                .inputs
-                .iter()
-                .map(|value| match value.checked_sub(inputs.len()) {
-                    None => inputs[*value],
-                    Some(step) => &made[step],
-                })
-                .collect();
-            let result = step.dense.apply(&given)?;
-            drop(given);
+            let result = step.dense.apply(&step.given(inputs, &made))?;
             made.push(result);
         }
-        let outputs = self
-            .outputs
-            .iter()
-            .map(|value| match value.checked_sub(inputs.len()) {
-                Some(step) => made[step].clone(),
-                None => inputs[*value].clone(),
-            });
-        Ok(outputs.collect())
+        // Each is the result of a step of its own, which nobody needs any more.
+        let outputs = self.outputs.iter();
+        Ok(outputs
+            .map(|value| std::mem::take(&mut made[value - inputs.len()]))
+            .collect())
     }
 
     /// All outputs, as the card gives them.
@@ -190,15 +176,9 @@ impl Segment {
             Ok(program) => program,
             Err(error) => return Ok(Err(error.clone())),
         };
-        let views = inputs
-            .iter()
-            .map(|input| input.to_plain_array_view::<f32>())
-            .collect::<TractResult<Vec<_>>>()?;
-        let standard: Vec<_> = views.iter().map(|view| view.as_standard_layout()).collect();
-        let slices = standard
-            .iter()
-            .map(|view| view.as_slice().context("rows in standard layout"))
-            .collect::<TractResult<Vec<_>>>()?;
+        let rows_of = inputs.iter().map(|input| elements::<f32>(input));
+        let rows_of = rows_of.collect::<TractResult<Vec<_>>>()?;
+        let slices: Vec<&[f32]> = rows_of.iter().map(|rows| &**rows).collect();
         let results = match program.run(&slices, rows) {
             Ok(results) => results,
             Err(error) => return Ok(Err(error)),
@@ -234,19 +214,30 @@ impl Segment {
 }
 
 impl CpuStep {
-    fn for_card(&self) -> TractResult<Step> {
+    /// What the step works on: inputs of the segment and what the steps before it have made.
+    fn given<'a, T>(&self, inputs: &[&'a T], made: &'a [T]) -> TVec<&'a T> {
+        let values = self.inputs.iter();
+        values
+            .map(|value| match value.checked_sub(inputs.len()) {
+                None => inputs[*value],
+                Some(step) => &made[step],
+            })
+            .collect()
+    }
+
+    fn for_card(&self) -> Step {
         let weights = self.dense.weights();
-        Ok(Step {
+        Step {
             layer: Layer {
                 inputs: weights.k(),
                 outputs: weights.n(),
                 weights: weights.unpacked(),
-                bias: self.dense.bias()?,
+                bias: self.dense.bias(),
                 bounds: self.dense.bounds(),
             },
             rows: self.inputs[0],
             residual: self.dense.takes_residual().then(|| self.inputs[1]),
-        })
+        }
     }
 }
 
@@ -309,16 +300,7 @@ impl TypedOp for DenseSegment {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let mut made: Vec<TypedFact> = Vec::with_capacity(self.0.steps.len());
         for step in &self.0.steps {
-            let given: TVec<&TypedFact> = step
-                .inputs
-                .iter()
-                .map(|value| match value.checked_sub(inputs.len()) {
-                    None => inputs[*value],
-                    Some(step) => &made[step],
-                })
-                .collect();
-            let facts = step.dense.output_facts(&given)?;
-            drop(given);
+            let facts = step.dense.output_facts(&step.given(inputs, &made))?;
             made.extend(facts);
         }
         let outputs = self.0.outputs.iter();

@@ -13,6 +13,7 @@ use tract_onnx::tract_hir::internal::{Expansion, InferenceResult, expand};
 use super::forest::{Aggregate, Forest};
 use super::parse;
 use super::scores::{Binary, PostTransform, largest};
+use crate::cpu::elements;
 
 type Translated = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
@@ -210,18 +211,10 @@ impl EvalOp for TreeEnsemble {
         let sums = if rows == 0 {
             Vec::new()
         } else if input.datum_type() == DatumType::F32 {
-            let rows = input.to_plain_array_view::<f32>()?;
-            forest.scores(
-                rows.as_standard_layout().as_slice().unwrap_or_default(),
-                width,
-            )
+            forest.scores(&elements::<f32>(&input)?, width)
         } else {
             let input = input.cast_to::<f64>()?;
-            let rows = input.to_plain_array_view::<f64>()?;
-            forest.scores(
-                rows.as_standard_layout().as_slice().unwrap_or_default(),
-                width,
-            )
+            forest.scores(&elements::<f64>(&input)?, width)
         };
         let (scores, places) = self.0.run(sums);
         let scores = Tensor::from_shape(&[rows, forest.targets], &scores)?.into_tvalue();
