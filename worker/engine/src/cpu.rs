@@ -7,6 +7,7 @@
 //! conv     convolutions of images, without laying out their patches first
 //! tail     bias, residual and bounds, which both take in
 //! softmax  with scale and mask
+//! norm     layer norm and RMS norm
 //! ```
 //!
 //! What holds everywhere here: an element of a result is one chain of multiply-adds in the order of
@@ -16,6 +17,7 @@
 pub(crate) mod conv;
 pub(crate) mod dense;
 mod gemm;
+pub(crate) mod norm;
 mod simd;
 pub(crate) mod softmax;
 mod tail;
@@ -31,4 +33,18 @@ pub(crate) fn elements<T: Datum>(tensor: &Tensor) -> TractResult<Cow<'_, [T]>> {
         Some(elements) => Cow::Borrowed(elements),
         None => Cow::Owned(view.iter().cloned().collect()),
     })
+}
+
+/// `value` as a tensor of our own whose elements lie row-major without gaps; copied only where it must be.
+fn contiguous<T: Datum>(value: TValue) -> TractResult<Tensor> {
+    if value.strides() == &*Tensor::natural_strides(value.shape()) {
+        return Ok(value.into_tensor());
+    }
+    let view = value.to_plain_array_view::<T>()?;
+    Ok(view.as_standard_layout().into_owned().into_tensor())
+}
+
+/// Numbers by their bits: tract asks of operators whether they are the same, and a NaN is itself.
+fn bits(values: Option<&[f32]>) -> Option<Vec<u32>> {
+    values.map(|values| values.iter().map(|value| value.to_bits()).collect())
 }

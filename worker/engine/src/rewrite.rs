@@ -9,10 +9,12 @@ use tract_onnx::prelude::{Datum, DatumType, Tensor, TractResult, TypedModel};
 use tract_onnx::tract_core::internal::TDim;
 use tract_onnx::tract_core::model::Rewriter;
 
-use crate::cpu::{conv, dense, softmax};
+use crate::cpu::{conv, dense, norm, softmax};
 
 /// Applies all rules until none has anything left to change.
 pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
+    // Before sums are replaced: a layer norm begins with one.
+    norm::apply(model)?;
     Rewriter::<()>::default()
         .with_rule_for("row-sum", row_sum::rule)
         .rewrite(&(), model)?;

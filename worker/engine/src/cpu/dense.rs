@@ -131,11 +131,6 @@ impl Dense {
 /// What a segment has to know to do the same on a card.
 #[cfg(feature = "gpu")]
 impl Dense {
-    /// Sizes of the axes of the rows that are summed over.
-    pub(crate) fn inner(&self) -> &[usize] {
-        &self.inner
-    }
-
     /// Sizes of the axes that the result has in their place.
     pub(crate) fn columns(&self) -> &[usize] {
         &self.columns
@@ -143,10 +138,6 @@ impl Dense {
 
     pub(crate) fn weights(&self) -> &PackedWeights {
         &self.weights
-    }
-
-    pub(crate) fn takes_residual(&self) -> bool {
-        self.tail.residual
     }
 
     /// One value for each column.

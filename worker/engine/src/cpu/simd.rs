@@ -164,6 +164,18 @@ pub(crate) unsafe fn exp<S: Simd>(value: S::V) -> S::V {
     }
 }
 
+/// The sum over the lanes, from the first to the last.
+///
+/// # Safety
+/// See [`Simd`].
+#[inline(always)]
+pub(crate) unsafe fn total<S: Simd>(sum: S::V) -> f32 {
+    let mut lanes = [0.0; 16];
+    // SAFETY: sixteen elements hold the widest register.
+    unsafe { S::store(lanes.as_mut_ptr(), sum) };
+    lanes[..S::LANES].iter().sum()
+}
+
 /// Eight lanes in plain Rust.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portable;

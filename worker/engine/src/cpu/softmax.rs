@@ -17,7 +17,8 @@ use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::math::{Add, Mul};
 use tract_onnx::tract_core::ops::nn::{Softmax as PlainSoftmax, SoftmaxKind};
 
-use super::simd::{Isa, Kernel, Simd, dispatch, exp};
+use super::contiguous;
+use super::simd::{Isa, Kernel, Simd, dispatch, exp, total};
 
 /// Replaces softmax of `f32` over neighbouring axes, then lets it absorb what comes before it.
 pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
@@ -32,12 +33,22 @@ pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
 /// The result has the shape of the scores; a mask, the second input, broadcasts to it. The maximum is
 /// subtracted first, so nothing overflows. A row with a NaN is NaN throughout.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Softmax {
+pub(crate) struct Softmax {
     axes: Range<usize>,
     kind: SoftmaxKind,
     /// Bits of the factor, so that two operators can be compared.
     scale: u32,
     masked: bool,
+}
+
+/// What a segment has to know to do the same on a card.
+#[cfg(feature = "gpu")]
+impl Softmax {
+    /// The factor of the scores, if it is a softmax along the last of `rank` axes.
+    pub(crate) fn over_last_axis(&self, rank: usize) -> Option<f32> {
+        let plain = self.kind == SoftmaxKind::Softmax && self.axes.end == rank;
+        (plain && self.axes.len() == 1).then(|| f32::from_bits(self.scale))
+    }
 }
 
 impl Op for Softmax {
@@ -61,13 +72,7 @@ impl EvalOp for Softmax {
 
     fn eval(&self, _: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let mask = if inputs.len() > 1 { inputs.pop() } else { None };
-        let input = args_1!(inputs);
-        let mut output = if input.strides() == &*Tensor::natural_strides(input.shape()) {
-            input.into_tensor()
-        } else {
-            let view = input.to_plain_array_view::<f32>()?;
-            view.as_standard_layout().into_owned().into_tensor()
-        };
+        let mut output = contiguous::<f32>(args_1!(inputs))?;
         let length: usize = output.shape()[self.axes.clone()].iter().product();
         // Elements of a row lie this far apart: 1 where the softmax is over the last axes.
         let step: usize = output.shape()[self.axes.end..].iter().product();
@@ -254,18 +259,6 @@ fn largest<S: Simd>(row: &[f32]) -> f32 {
         S::store(lanes.as_mut_ptr(), largest);
         lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
-}
-
-/// The sum over the lanes, from the first to the last.
-///
-/// # Safety
-/// See [`Simd`].
-#[inline(always)]
-unsafe fn total<S: Simd>(sum: S::V) -> f32 {
-    let mut lanes = [0.0; 16];
-    // SAFETY: sixteen elements hold the widest register.
-    unsafe { S::store(lanes.as_mut_ptr(), sum) };
-    lanes[..S::LANES].iter().sum()
 }
 
 fn replace(

@@ -9,7 +9,7 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::math::{Add, Max, Min};
 
-use super::elements;
+use super::{bits, elements};
 
 /// Done in this order.
 #[derive(Debug, Clone, Default)]
@@ -26,13 +26,10 @@ pub(crate) struct Tail {
 impl PartialEq for Tail {
     fn eq(&self, other: &Self) -> bool {
         let bits = |tail: &Self| {
-            let bias = tail.bias.as_ref();
-            let bias =
-                bias.map(|bias| bias.iter().map(|value| value.to_bits()).collect::<Vec<_>>());
             let clamp = tail
                 .clamp
                 .map(|(low, high)| (low.to_bits(), high.to_bits()));
-            (bias, tail.residual, clamp)
+            (bits(tail.bias.as_deref()), tail.residual, clamp)
         };
         bits(self) == bits(other)
     }
