@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use inferq_shaders::{Binding, KERNELS, Kernel};
+use inferq_shaders::{Binding, KERNELS, Kernel, PARTS};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, ShaderStage, StorageAccess};
 
@@ -33,10 +33,8 @@ fn every_shader_file_is_in_the_catalogue() {
         })
         .filter_map(|name| name.strip_suffix(".wgsl").map(str::to_owned))
         .collect();
-    let names = KERNELS
-        .iter()
-        .map(|kernel| kernel.name.to_owned())
-        .collect();
+    let kernels = KERNELS.iter().map(|kernel| kernel.name);
+    let names = kernels.chain(PARTS).map(str::to_owned).collect();
     assert_eq!(files, names);
 }
 

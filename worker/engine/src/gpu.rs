@@ -1,6 +1,6 @@
 //! Graphics cards: which there are, one opened for compute, and the kernels that run on it.
 //!
-//! A [`Program`] is what runs there: dense layers in a row. `segment` cuts them out of models.
+//! A [`Program`] is what runs there: steps in a row, such as dense layers, norms and softmax. `segment` cuts them out of models.
 //!
 //! What holds everywhere in this module:
 //! - A result counts only if its read-back was reported as mapped. A lost device stays silent
@@ -11,12 +11,17 @@
 
 mod breaker;
 mod device;
+mod dispatch;
 mod error;
 mod layout;
+mod operation;
 mod pipeline;
 mod program;
+mod slots;
 mod upload;
+mod workspace;
 
 pub use device::{AdapterInfo, AdapterKind, Gpu, GpuPolicy, adapters};
 pub use error::GpuError;
-pub use program::{Layer, Program, Step};
+pub use operation::{Activation, Axes, Combine, Layer, Norm, Operation, Pairs};
+pub use program::{Program, Source, Step};

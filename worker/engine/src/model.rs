@@ -90,10 +90,12 @@ pub trait Session: Send {
 /// What became of a dense part of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentReport {
-    /// Name of its first layer.
+    /// Name of its first operator.
     pub name: String,
-    /// Columns in and out of each layer.
+    /// Columns in and out of each dense layer.
     pub layers: Vec<[usize; 2]>,
+    /// Steps on the card, dense layers among them.
+    pub steps: usize,
     /// Where it runs, as a sentence: by number of rows, or why not on the card.
     pub decision: String,
 }

@@ -1,34 +1,43 @@
 //! Dense parts of a model as one operator each, which runs on a graphics card or here.
 //!
 //! ```text
-//! partition   which dense layers of the graph belong together: connected, and convex
-//! op          the operator: rows go up, all layers run, results come down; or the same layers on the CPU
-//! check       is what the card gives within the bound of what the CPU gives?
+//! lower       what an operator of the graph is in the words of the card
+//! partition   which operators belong together: connected, and convex
+//! build       a segment made of them, in the place of them
+//! op          the operator: values go up, all steps run, results come down; or the same on the CPU
+//! on_cpu      the same operators on the CPU
+//! check       does each step on the card give what it gives on the CPU, within its bound? bounds
 //! tune        which of the two is faster, by number of rows, measured when the model is loaded
+//! used        what the segments of a run did with the card
 //! ```
 //!
 //! What holds everywhere here:
-//! - Each segment keeps its layers on the CPU. Whatever goes wrong on the card, the caller sees a result.
+//! - Each segment keeps its operators on the CPU. Whatever goes wrong on the card, the caller sees a result.
 //! - A card that fails the check, or is not faster by 15 %, is not used. A software adapter is used
 //!   only where it was forced.
 //! - Segments are cut out only where there is a card, so that the CPU path loses nothing without one.
 
+mod bounds;
+mod build;
 mod check;
+mod lower;
+mod on_cpu;
 mod op;
 mod partition;
 mod tune;
+mod used;
 
 use tract_onnx::prelude::{TractResult, TypedModel};
 
 use crate::gpu::Gpu;
 use crate::model::SegmentReport;
 
-pub(crate) use op::{CardUse, take_use};
+pub(crate) use used::{CardUse, take_use};
 
 /// Cuts the dense segments out of `model` for `gpu`; all of them run on the CPU until [`settle`].
 pub(crate) fn cut(model: &mut TypedModel, gpu: &Gpu) -> TractResult<()> {
     for segment in partition::segments(model)? {
-        op::replace(model, &segment, gpu)?;
+        build::replace(model, &segment, gpu)?;
     }
     model.prop_consts()?;
     model.compact()

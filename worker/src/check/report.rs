@@ -58,6 +58,7 @@ struct Found {
 struct Segment {
     name: String,
     layers: Vec<[usize; 2]>,
+    steps: usize,
     runs: String,
 }
 
@@ -66,6 +67,7 @@ impl From<SegmentReport> for Segment {
         Self {
             name: report.name,
             layers: report.layers,
+            steps: report.steps,
             runs: report.decision,
         }
     }
@@ -75,7 +77,8 @@ impl Segment {
     fn line(&self) -> String {
         let count = self.layers.len();
         let noun = if count == 1 { "layer" } else { "layers" };
-        format!("segment {}, {count} {noun}: {}", self.name, self.runs)
+        let steps = self.steps;
+        format!("segment {}, {count} dense {noun} in {steps} steps: {}", self.name, self.runs)
     }
 }
 

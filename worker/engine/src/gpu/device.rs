@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::breaker::Breaker;
 use super::error::GpuError;
-use super::pipeline::{Pipeline, Workspace};
-use super::upload::OnDevice;
+use super::pipeline::Pipelines;
+use super::workspace::Workspace;
 use crate::resident::Table;
 
 /// When a graphics card is used.
@@ -110,9 +110,9 @@ pub(super) struct Opened {
     forced: bool,
     faults: Arc<Faults>,
     breaker: Mutex<Breaker>,
-    /// Weights that are on the device.
-    pub(super) weights: Table<OnDevice>,
-    pub(super) linear: OnceLock<Pipeline>,
+    /// Numbers of models that are on the device.
+    pub(super) resident: Table<wgpu::Buffer>,
+    pub(super) pipelines: Pipelines,
     /// Workspaces whose read-back never came. To free one while its mapping is pending is a
     /// race in wgpu (gfx-rs/wgpu#9959), so they stay as long as the device does.
     pub(super) set_aside: Mutex<Vec<Workspace>>,
@@ -171,10 +171,13 @@ impl Gpu {
         }
         // Only what kernels need is raised above the defaults: large matrices and immediates.
         let available = adapter.limits();
+        let immediates = inferq_shaders::KERNELS
+            .iter()
+            .map(|kernel| kernel.immediate_bytes);
         let limits = wgpu::Limits {
             max_storage_buffer_binding_size: available.max_storage_buffer_binding_size,
             max_buffer_size: available.max_buffer_size,
-            max_immediate_size: inferq_shaders::LINEAR.immediate_bytes,
+            max_immediate_size: immediates.max().unwrap_or(0),
             ..wgpu::Limits::default()
         };
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
@@ -210,8 +213,8 @@ impl Gpu {
             forced,
             faults,
             breaker: Mutex::default(),
-            weights: Table::default(),
-            linear: OnceLock::new(),
+            resident: Table::default(),
+            pipelines: Pipelines::default(),
             set_aside: Mutex::default(),
         })))
     }

@@ -1,4 +1,4 @@
-//! How matrices lie in the device's memory, and whether they fit there.
+//! How numbers lie in the device's memory, and whether they fit there.
 
 use super::device::Opened;
 use super::error::GpuError;
@@ -32,20 +32,23 @@ pub(super) fn check_groups(
     })
 }
 
-/// Bytes of a padded matrix, if the device can bind that many at once.
-pub(super) fn buffer_bytes(
+/// Bytes of a matrix with padded rows, if the device can bind that many at once.
+pub(super) fn matrix_bytes(
     what: &'static str,
     rows: usize,
     columns: usize,
     gpu: &Opened,
 ) -> Result<u64, GpuError> {
+    value_bytes(what, rows.saturating_mul(padded_size(columns)), gpu)
+}
+
+/// Bytes of so many numbers, if the device can bind that many at once. No buffer is empty.
+pub(super) fn value_bytes(what: &'static str, count: usize, gpu: &Opened) -> Result<u64, GpuError> {
     let limits = gpu.device.limits();
     let limit = limits
         .max_storage_buffer_binding_size
         .min(limits.max_buffer_size);
-    let got = (padded_size(rows) as u64)
-        .saturating_mul(padded_size(columns) as u64)
-        .saturating_mul(4);
+    let got = (count.max(1) as u64).saturating_mul(4);
     if got <= limit {
         Ok(got)
     } else {
@@ -53,24 +56,16 @@ pub(super) fn buffer_bytes(
     }
 }
 
-/// Bytes of a value's rows on the device.
-pub(super) fn value_bytes(rows: usize, columns: usize) -> u64 {
-    4 * rows as u64 * padded_size(columns) as u64
-}
-
-/// Sizes on the device are multiples of four, as the shader reads four values at a time.
+/// Rows of weights are multiples of four long, as the shader reads four values at a time.
 pub(super) fn padded_size(size: usize) -> usize {
     size.next_multiple_of(4)
 }
 
-/// A matrix as bytes: rows filled up with zeros to a multiple of four columns, and rows of zeros up to `rows`.
-pub(super) fn padded(values: &[f32], columns: usize, rows: usize) -> Vec<u8> {
-    let row_bytes = 4 * padded_size(columns);
-    let mut bytes = vec![0; row_bytes * rows];
-    for (row, values) in bytes
-        .chunks_exact_mut(row_bytes)
-        .zip(values.chunks_exact(columns))
-    {
+/// Rows of `columns` values as bytes, each filled up with zeros to `length` values.
+pub(super) fn padded(values: &[f32], columns: usize, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; 4 * length * (values.len() / columns.max(1))];
+    let rows = bytes.chunks_exact_mut(4 * length.max(1));
+    for (row, values) in rows.zip(values.chunks_exact(columns.max(1))) {
         for (place, value) in row.chunks_exact_mut(4).zip(values) {
             place.copy_from_slice(&value.to_ne_bytes());
         }

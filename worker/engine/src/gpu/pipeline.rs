@@ -1,39 +1,46 @@
-//! What dense layers need on the device besides their weights: the compiled shader, and buffers for a batch.
+//! Compiled kernels, each made once per device.
 
-use inferq_shaders::{Binding, LINEAR};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use inferq_shaders::{Binding, Kernel};
 
 use super::device::Opened;
 use super::error::GpuError;
 
-/// The compiled shader, made once per device.
+/// A compiled kernel.
 pub(super) struct Pipeline {
     pub(super) layout: wgpu::BindGroupLayout,
     pub(super) pipeline: wgpu::ComputePipeline,
 }
 
-/// Buffers for one batch in flight, of up to `rows` rows.
-pub(super) struct Workspace {
-    pub(super) rows: usize,
-    /// Inputs first, then the result of each step.
-    pub(super) values: Vec<wgpu::Buffer>,
-    /// The outputs, one after the other.
-    pub(super) download: wgpu::Buffer,
-    /// By step.
-    pub(super) bindings: Vec<wgpu::BindGroup>,
+/// Those that a device has compiled, by name.
+#[derive(Default)]
+pub(super) struct Pipelines(Mutex<HashMap<&'static str, Arc<Pipeline>>>);
+
+/// `kernel` for this device, compiled at the first call. Two threads may both compile; one result is kept.
+pub(super) fn pipeline(kernel: &Kernel, gpu: &Opened) -> Result<Arc<Pipeline>, GpuError> {
+    let lock = || {
+        gpu.pipelines
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    };
+    if let Some(there) = lock().get(kernel.name) {
+        return Ok(Arc::clone(there));
+    }
+    let made = Arc::new(compile(kernel, gpu)?);
+    Ok(Arc::clone(lock().entry(kernel.name).or_insert(made)))
 }
 
-/// The device's pipeline, compiled at the first call. Two threads may both compile; one result is kept.
-pub(super) fn pipeline(gpu: &Opened) -> Result<&Pipeline, GpuError> {
-    if let Some(pipeline) = gpu.linear.get() {
-        return Ok(pipeline);
-    }
-    let made = gpu.created(|device| {
+fn compile(kernel: &Kernel, gpu: &Opened) -> Result<Pipeline, GpuError> {
+    gpu.created(|device| {
         let shader = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(LINEAR.name),
-            source: wgpu::ShaderSource::Wgsl(LINEAR.source.into()),
+            label: Some(kernel.name),
+            source: wgpu::ShaderSource::Wgsl(kernel.source.into()),
         });
         let entries: Vec<_> = (0..)
-            .zip(LINEAR.bindings)
+            .zip(kernel.bindings)
             .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
                 binding,
                 visibility: wgpu::ShaderStages::COMPUTE,
@@ -48,27 +55,26 @@ pub(super) fn pipeline(gpu: &Opened) -> Result<&Pipeline, GpuError> {
             })
             .collect();
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some(LINEAR.name),
+            label: Some(kernel.name),
             entries: &entries,
         });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(LINEAR.name),
+            label: Some(kernel.name),
             bind_group_layouts: &[Some(&layout)],
-            immediate_size: LINEAR.immediate_bytes,
+            immediate_size: kernel.immediate_bytes,
         });
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(LINEAR.name),
+            label: Some(kernel.name),
             layout: Some(&pipeline_layout),
             module: &shader,
-            entry_point: Some(LINEAR.entry_point),
+            entry_point: Some(kernel.entry_point),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &[],
-                // Every lane writes its part of both tiles before any lane reads.
+                // Every kernel writes its workgroup memory before any lane reads it.
                 zero_initialize_workgroup_memory: false,
             },
             cache: None,
         });
         Pipeline { layout, pipeline }
-    })?;
-    Ok(gpu.linear.get_or_init(|| made))
+    })
 }

@@ -1,17 +1,20 @@
-//! Dense layers in a row on a graphics card: weights stay there, rows go up once, results come down once.
+//! Steps in a row on a graphics card: constants stay there, values go up once, results come down once.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use inferq_shaders::linear;
-use wgpu::BufferUsages;
+use inferq_shaders::{ELEMENTWISE, LINEAR, NORM, PRODUCT, SOFTMAX};
 
 use super::device::{Gpu, Opened};
+use super::dispatch::{Dispatch, count, dispatch};
 use super::error::GpuError;
-use super::layout::{buffer_bytes, check_groups, check_size, padded, padded_size, value_bytes};
-use super::pipeline::{Pipeline, Workspace, pipeline};
-use super::upload::{OnDevice, Uploaded};
+use super::layout::{check_size, value_bytes};
+use super::operation::Operation;
+use super::pipeline::{Pipeline, pipeline};
+use super::slots::{Place, Use, assign};
+use super::upload;
+use super::workspace::{Needs, Pool, Workspace};
 
 /// Longest wait for one batch. A healthy device answers in milliseconds; software adapters compile for up to a
 /// second first. Well below the 60 s that a worker gives a whole run.
@@ -19,32 +22,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest that another thread takes to deliver the report of a submission that has ended.
 const DELIVERY: Duration = Duration::from_secs(1);
 
-/// A dense layer: `bounded(rows · weights + bias + residual)`, `f32`.
-#[derive(Debug, Clone, Default)]
-pub struct Layer {
-    /// Columns of its rows.
-    pub inputs: usize,
-    /// Columns of its result.
-    pub outputs: usize,
-    /// `[inputs, outputs]`, row-major.
-    pub weights: Vec<f32>,
-    /// `[outputs]`.
-    pub bias: Vec<f32>,
-    /// Lower and upper bound; infinite where there is none. A NaN stays one.
-    pub bounds: Option<(f32, f32)>,
+/// One of the first values of a program.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// It comes with each run.
+    Given,
+    /// It is always the same.
+    Constant(Vec<f32>),
 }
 
-/// One layer of a program and what it works on: values by their number.
+/// One operation of a program and what it works on: values by their number.
 ///
-/// The inputs of the program are the first values; each step makes the next one.
+/// The sources of the program are the first values; each step makes the next one.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// The layer.
-    pub layer: Layer,
-    /// The value that holds its rows.
-    pub rows: usize,
-    /// The value that is added, shaped like the result.
-    pub residual: Option<usize>,
+    /// What is done.
+    pub operation: Operation,
+    /// The values it works on, as the operation names them.
+    pub inputs: Vec<usize>,
 }
 
 /// Steps that run on a device without coming back in between.
@@ -52,102 +47,150 @@ pub struct Step {
 /// Threads may share it. Each call waits for its own result; calls overlap on the host, the
 /// device takes them one after the other.
 ///
-/// Each step is within `sqrt(k) * 2^-24 * sum|row||weight|` of the exact sum over what it was given,
-/// plus 4 units in the last place for what comes after it. A row's bits do not depend on the rows
+/// Each step is within the bound that its shader states. A row's bits do not depend on the rows
 /// beside it. Numbers below the normal range may be taken as 0.
-///
-/// Shader: `shaders/linear.wgsl`.
 pub struct Program {
     gpu: Arc<Opened>,
-    /// Columns of each value.
-    columns: Vec<usize>,
-    inputs: usize,
+    sources: Vec<bool>,
+    steps: Arc<[Prepared]>,
     outputs: Vec<usize>,
-    steps: Vec<Uploaded>,
-    idle: Mutex<Vec<Workspace>>,
+    places: Vec<Place>,
+    slots: usize,
+    constants: Arc<[Arc<wgpu::Buffer>]>,
+    pool: Pool,
+}
+
+/// A step whose constants are on the device.
+pub(super) struct Prepared {
+    operation: Operation,
+    inputs: Vec<usize>,
+    result: usize,
+    /// Nothing for a view.
+    pub(super) pipeline: Option<Arc<Pipeline>>,
+    constants: Vec<Arc<wgpu::Buffer>>,
 }
 
 impl Program {
-    /// Uploads the weights of `steps`. `inputs` are the columns of the program's inputs; `outputs` names the values that come down.
+    /// Uploads what the steps bring with them. `outputs` names the values that come down.
     ///
     /// # Errors
     /// [`GpuError::Shape`], [`GpuError::Empty`] and [`GpuError::Limit`] if the data does not fit the sizes or
     /// the device, [`GpuError::OutOfMemory`], [`GpuError::Lost`] and [`GpuError::Fault`] by the device.
     pub fn new(
         gpu: &Gpu,
-        inputs: &[usize],
-        steps: &[Step],
+        sources: &[Source],
+        steps: Vec<Step>,
         outputs: &[usize],
     ) -> Result<Self, GpuError> {
         let gpu = Arc::clone(gpu.opened());
-        pipeline(&gpu)?;
-        let mut columns = inputs.to_vec();
-        let mut uploaded = Vec::with_capacity(steps.len());
-        for step in steps {
-            let layer = &step.layer;
-            let given = |value: usize| columns.get(value).copied().unwrap_or(0);
-            check_size("the rows of a layer", given(step.rows), layer.inputs)?;
-            if let Some(residual) = step.residual {
-                check_size("the residual of a layer", given(residual), layer.outputs)?;
-            }
-            uploaded.push(Uploaded::new(&gpu, step)?);
-            columns.push(layer.outputs);
-        }
-        for output in outputs {
-            if *output >= columns.len() {
-                return Err(GpuError::Empty("an output"));
+        let mut constants = Vec::new();
+        for source in sources {
+            if let Source::Constant(values) = source {
+                constants.push(upload::numbers(values, &gpu)?);
             }
         }
-        Ok(Program {
+        let mut prepared = Vec::with_capacity(steps.len());
+        for (number, step) in steps.into_iter().enumerate() {
+            let result = sources.len() + number;
+            if step.inputs.is_empty() || step.inputs.iter().any(|input| *input >= result) {
+                return Err(GpuError::Empty("what a step works on"));
+            }
+            prepared.push(Prepared::new(step, result, &gpu)?);
+        }
+        let total = sources.len() + prepared.len();
+        if outputs.is_empty() || outputs.iter().any(|output| *output >= total) {
+            return Err(GpuError::Empty("an output"));
+        }
+        let constant = |source: &Source| matches!(source, Source::Constant(_));
+        let sources = sources.iter().map(constant).collect();
+        Ok(Self::placed(
             gpu,
-            columns,
-            inputs: inputs.len(),
-            outputs: outputs.to_vec(),
-            steps: uploaded,
-            idle: Mutex::default(),
-        })
+            sources,
+            prepared.into(),
+            constants.into(),
+            outputs,
+        ))
     }
 
-    /// Runs all steps over `row_count` rows, each input `[row_count, columns]` row-major; gives the outputs alike.
+    fn placed(
+        gpu: Arc<Opened>,
+        sources: Vec<bool>,
+        steps: Arc<[Prepared]>,
+        constants: Arc<[Arc<wgpu::Buffer>]>,
+        outputs: &[usize],
+    ) -> Self {
+        let uses: Vec<Use<'_>> = steps
+            .iter()
+            .map(|step| Use {
+                inputs: &step.inputs,
+                view: step.pipeline.is_none(),
+            })
+            .collect();
+        let (places, slots) = assign(&sources, &uses, outputs);
+        Program {
+            gpu,
+            sources,
+            steps,
+            outputs: outputs.to_vec(),
+            places,
+            slots,
+            constants,
+            pool: Pool::default(),
+        }
+    }
+
+    /// The same steps, of which other values come down. What is on the device is shared.
+    pub(crate) fn watching(&self, outputs: &[usize]) -> Self {
+        let (steps, constants) = (Arc::clone(&self.steps), Arc::clone(&self.constants));
+        Self::placed(
+            Arc::clone(&self.gpu),
+            self.sources.clone(),
+            steps,
+            constants,
+            outputs,
+        )
+    }
+
+    /// Runs all steps. `inputs` are the given sources, row-major; `shapes` has one for each value, sources first.
     ///
     /// # Errors
     /// [`GpuError::Shape`] and [`GpuError::Limit`] before anything is sent; all else means that this
     /// batch has no result and has to be computed elsewhere.
-    pub fn run(&self, inputs: &[&[f32]], row_count: usize) -> Result<Vec<Vec<f32>>, GpuError> {
-        check_size("the list of inputs", inputs.len(), self.inputs)?;
-        for (input, columns) in inputs.iter().zip(&self.columns) {
-            check_size("the batch", input.len(), row_count.saturating_mul(*columns))?;
+    pub fn run(&self, inputs: &[&[f32]], shapes: &[Vec<usize>]) -> Result<Vec<Vec<f32>>, GpuError> {
+        let given: Vec<usize> = (0..self.sources.len())
+            .filter(|source| !self.sources[*source])
+            .collect();
+        check_size("the list of inputs", inputs.len(), given.len())?;
+        check_size("the list of shapes", shapes.len(), self.places.len())?;
+        for (value, input) in given.iter().zip(inputs) {
+            check_size("the batch", input.len(), count(&shapes[*value]))?;
         }
-        if row_count == 0 {
-            return Ok(vec![vec![]; self.outputs.len()]);
-        }
-        let groups = row_count.div_ceil(linear::TILE_ROWS as usize);
-        check_groups(
-            "the number of rows",
-            groups,
-            row_count,
-            linear::TILE_ROWS,
+        let launches = self.launches(shapes)?;
+        let needs = self.needs(shapes)?;
+        let workspace = self.pool.take(
+            &needs,
+            &self.steps,
+            &self.places,
+            &self.constants,
             &self.gpu,
         )?;
-        let pipeline = pipeline(&self.gpu)?;
-        let workspace = self.workspace(pipeline, row_count)?;
-        let bytes = self.output_bytes(row_count);
         let (report, reported) = mpsc::channel();
         let submission = self.gpu.created(|device| {
-            for ((input, columns), buffer) in
-                inputs.iter().zip(&self.columns).zip(&workspace.values)
-            {
-                self.gpu
-                    .queue
-                    .write_buffer(buffer, 0, &padded(input, *columns, row_count));
+            for (value, input) in given.iter().zip(inputs) {
+                if let Place::Slot(slot) = self.places[*value] {
+                    let bytes: Vec<u8> = input.iter().flat_map(|x| x.to_ne_bytes()).collect();
+                    self.gpu
+                        .queue
+                        .write_buffer(&workspace.slots[slot], 0, &bytes);
+                }
             }
             let mut commands =
                 device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            self.record(&mut commands, pipeline, &workspace, row_count);
+            self.record(&mut commands, &workspace, &launches, shapes);
             commands.map_buffer_on_submit(
                 &workspace.download,
                 wgpu::MapMode::Read,
-                0..bytes,
+                0..needs.download,
                 move |outcome| {
                     // Nobody listens any more after a timeout.
                     let _ = report.send(outcome);
@@ -173,9 +216,9 @@ impl Program {
         };
         match (outcome, waited) {
             (Some(Ok(())), Ok(_)) => {
-                let results = self.read(&workspace, row_count);
+                let results = self.read(&workspace, needs.download, shapes);
                 workspace.download.unmap();
-                self.idle().push(workspace);
+                self.pool.give_back(workspace);
                 results
             }
             (Some(Err(error)), _) => {
@@ -195,133 +238,129 @@ impl Program {
         }
     }
 
+    fn launches(&self, shapes: &[Vec<usize>]) -> Result<Vec<Option<Dispatch>>, GpuError> {
+        let launches = self.steps.iter().map(|step| {
+            let inputs = step.inputs.iter().map(|input| &shapes[*input][..]);
+            let inputs: Vec<&[usize]> = inputs.collect();
+            dispatch(&step.operation, &inputs, &shapes[step.result], &self.gpu)
+        });
+        launches.collect()
+    }
+
+    fn needs(&self, shapes: &[Vec<usize>]) -> Result<Needs, GpuError> {
+        let mut slots = vec![4; self.slots];
+        for (place, shape) in self.places.iter().zip(shapes) {
+            if let Place::Slot(slot) = place {
+                let bytes = value_bytes("the batch", count(shape), &self.gpu)?;
+                slots[*slot] = bytes.max(slots[*slot]);
+            }
+        }
+        let outputs = self.outputs.iter().map(|output| count(&shapes[*output]));
+        let download = value_bytes("the result", outputs.sum(), &self.gpu)?;
+        Ok(Needs { slots, download })
+    }
+
     /// One pass with a dispatch per step, and the copies of what comes down.
     fn record(
         &self,
         commands: &mut wgpu::CommandEncoder,
-        pipeline: &Pipeline,
         workspace: &Workspace,
-        row_count: usize,
+        launches: &[Option<Dispatch>],
+        shapes: &[Vec<usize>],
     ) {
         {
             let mut pass = commands.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            pass.set_pipeline(&pipeline.pipeline);
-            for (number, (step, bindings)) in self.steps.iter().zip(&workspace.bindings).enumerate()
+            for ((step, launch), bindings) in
+                self.steps.iter().zip(launches).zip(&workspace.bindings)
             {
-                let outputs = self.columns[self.inputs + number];
+                let (Some(pipeline), Some(launch)) = (&step.pipeline, launch) else {
+                    continue;
+                };
+                pass.set_pipeline(&pipeline.pipeline);
                 pass.set_bind_group(0, bindings, &[]);
-                pass.set_immediates(
-                    0,
-                    &step.immediates(row_count, self.columns[step.rows], outputs),
-                );
-                let columns = outputs.div_ceil(linear::TILE_COLUMNS as usize);
-                let groups = row_count.div_ceil(linear::TILE_ROWS as usize);
-                pass.dispatch_workgroups(columns as u32, groups as u32, 1);
+                pass.set_immediates(0, &launch.immediates());
+                let [x, y, z] = launch.groups;
+                pass.dispatch_workgroups(x, y, z);
             }
         }
         let mut start = 0;
         for output in &self.outputs {
-            let bytes = value_bytes(row_count, self.columns[*output]);
-            commands.copy_buffer_to_buffer(
-                &workspace.values[*output],
-                0,
-                &workspace.download,
-                start,
-                Some(bytes),
-            );
+            let source = match self.places[*output] {
+                Place::Slot(slot) => &workspace.slots[slot],
+                Place::Constant(number) => &*self.constants[number],
+            };
+            let bytes = 4 * count(&shapes[*output]) as u64;
+            commands.copy_buffer_to_buffer(source, 0, &workspace.download, start, Some(bytes));
             start += bytes;
         }
     }
 
-    fn output_bytes(&self, row_count: usize) -> u64 {
-        let sizes = self.outputs.iter().map(|output| self.columns[*output]);
-        sizes.map(|columns| value_bytes(row_count, columns)).sum()
-    }
-
-    fn read(&self, workspace: &Workspace, row_count: usize) -> Result<Vec<Vec<f32>>, GpuError> {
+    fn read(
+        &self,
+        workspace: &Workspace,
+        bytes: u64,
+        shapes: &[Vec<usize>],
+    ) -> Result<Vec<Vec<f32>>, GpuError> {
         let mapped = workspace
             .download
-            .slice(..self.output_bytes(row_count))
+            .slice(..bytes)
             .get_mapped_range()
             .map_err(|error| GpuError::Fault(error.to_string()))?;
         let mut rest = &mapped[..];
-        let mut results = Vec::with_capacity(self.outputs.len());
-        for output in &self.outputs {
-            let columns = self.columns[*output];
-            let row_bytes = 4 * padded_size(columns);
-            let (own, after) = rest.split_at(row_bytes * row_count);
+        let results = self.outputs.iter().map(|output| {
+            let (own, after) = rest.split_at(4 * count(&shapes[*output]));
             rest = after;
-            let rows = own.chunks_exact(row_bytes);
-            let values = rows.flat_map(|row| row[..4 * columns].chunks_exact(4));
+            let values = own.chunks_exact(4);
             let values =
                 values.map(|value| f32::from_ne_bytes([value[0], value[1], value[2], value[3]]));
-            results.push(values.collect());
-        }
-        Ok(results)
+            values.collect()
+        });
+        Ok(results.collect())
     }
+}
 
-    /// A workspace of the next power of two, or as large as needed where that is too much; from the idle
-    /// ones where there is one.
-    fn workspace(&self, pipeline: &Pipeline, row_count: usize) -> Result<Workspace, GpuError> {
-        let fits = |rows| {
-            let sizes = self
-                .columns
-                .iter()
-                .map(|columns| buffer_bytes("the batch", rows, *columns, &self.gpu));
-            sizes.collect::<Result<Vec<u64>, _>>()
+impl Prepared {
+    fn new(step: Step, result: usize, gpu: &Opened) -> Result<Self, GpuError> {
+        let kernel = match &step.operation {
+            Operation::Linear(_) => Some(&LINEAR),
+            Operation::Product(_) => Some(&PRODUCT),
+            Operation::Softmax { .. } => Some(&SOFTMAX),
+            Operation::Norm(_) => Some(&NORM),
+            Operation::Elementwise { .. } => Some(&ELEMENTWISE),
+            Operation::View => None,
         };
-        let (rows, sizes) = match fits(row_count.next_power_of_two()) {
-            Ok(sizes) => (row_count.next_power_of_two(), sizes),
-            Err(_) => (row_count, fits(row_count)?),
-        };
-        let mut idle = self.idle();
-        if let Some(at) = idle.iter().position(|workspace| workspace.rows == rows) {
-            return Ok(idle.swap_remove(at));
-        }
-        drop(idle);
-        self.gpu.created(|device| {
-            let buffer = |bytes, usage| {
-                device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("inferq workspace"),
-                    size: bytes,
-                    usage,
-                    mapped_at_creation: false,
-                })
-            };
-            let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
-            let values: Vec<_> = sizes.iter().map(|bytes| buffer(*bytes, usage)).collect();
-            let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
-            let download = buffer(self.output_bytes(rows), usage);
-            let bindings = self.steps.iter().enumerate().map(|(number, step)| {
-                let OnDevice { weights, bias } = &*step.weights;
-                let residual = step.residual.map_or(bias, |value| &values[value]);
-                let result = &values[self.inputs + number];
-                let buffers = [&values[step.rows], weights, bias, residual, result];
-                let entries: Vec<_> = (0..)
-                    .zip(buffers)
-                    .map(|(binding, buffer)| wgpu::BindGroupEntry {
-                        binding,
-                        resource: buffer.as_entire_binding(),
-                    })
-                    .collect();
-                device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: Some("inferq linear"),
-                    layout: &pipeline.layout,
-                    entries: &entries,
-                })
-            });
-            let bindings = bindings.collect();
-            Workspace {
-                rows,
-                values,
-                download,
-                bindings,
-            }
+        let constants = upload::constants(&step.operation, gpu)?;
+        Ok(Prepared {
+            pipeline: kernel.map(|kernel| pipeline(kernel, gpu)).transpose()?,
+            constants,
+            operation: step.operation.without_numbers(),
+            inputs: step.inputs,
+            result,
         })
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Workspace>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What the kernel binds, in order. What is not there has something else in its place, which it does not read.
+    pub(super) fn buffers<'a>(
+        &'a self,
+        at: impl Fn(usize) -> &'a wgpu::Buffer,
+    ) -> Vec<&'a wgpu::Buffer> {
+        let first = at(self.inputs[0]);
+        let second = self.inputs.get(1).map(|input| at(*input));
+        let result = at(self.result);
+        let mut buffers = vec![first];
+        match &self.operation {
+            Operation::Linear(_) => {
+                buffers.extend(self.constants.iter().map(|buffer| &**buffer));
+                buffers.push(second.unwrap_or(first));
+            }
+            Operation::Norm(_) => buffers.extend(self.constants.iter().map(|buffer| &**buffer)),
+            Operation::Product(_)
+            | Operation::Softmax { .. }
+            | Operation::Elementwise { .. }
+            | Operation::View => buffers.push(second.unwrap_or(first)),
+        }
+        buffers.push(result);
+        buffers
     }
 }
 
@@ -329,9 +368,9 @@ impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "Program({} steps, columns {:?})",
+            "Program({} steps, {} slots)",
             self.steps.len(),
-            self.columns
+            self.slots
         )
     }
 }

@@ -1,208 +1,82 @@
-//! The operator: the same layers on a card and on the CPU, and the choice between the two.
+//! The operator: the same steps on a card and on the CPU, and the choice between the two.
 
-use std::cell::Cell;
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tract_onnx::tract_core::internal::*;
 
+use super::on_cpu::{Chain, CpuPlan};
+use super::used::note;
 use super::{check, tune};
-use crate::cpu::dense::Dense;
 use crate::cpu::elements;
-use crate::gpu::{Gpu, GpuError, Layer, Program, Step};
+use crate::gpu::{Gpu, GpuError, Program};
 use crate::model::SegmentReport;
 
-/// Places in the graph that a value of a segment comes from, in the order of their numbers.
-type Values = Vec<OutletId>;
-
-/// Dense layers that belong together.
+/// Operators that belong together.
 #[derive(Debug, Clone)]
 pub(super) struct DenseSegment(Arc<Segment>);
 
+/// Values are counted: sources first, then what each step makes.
 #[derive(Debug)]
 pub(super) struct Segment {
-    name: String,
-    pub(super) inputs: Vec<Input>,
-    pub(super) steps: Vec<CpuStep>,
+    pub(super) name: String,
+    /// Of each value.
+    pub(super) shapes: Vec<TVec<TDim>>,
+    /// Of each source that is one; all others come with each run.
+    pub(super) constants: Vec<Option<Arc<Tensor>>>,
+    /// What each step does, in the operators of the graph.
+    pub(super) chains: Vec<Chain>,
     /// Values that are needed outside.
     pub(super) outputs: Vec<usize>,
-    gpu: Gpu,
-    /// The layers on the card, or why they are not there.
+    /// Columns in and out of each dense layer.
+    pub(super) layers: Vec<[usize; 2]>,
+    /// How many rows the first dense layer has.
+    pub(super) rows: TDim,
+    pub(super) cpu: CpuPlan,
+    pub(super) gpu: Gpu,
+    /// The steps on the card, or why they are not there.
     pub(super) program: Result<Program, GpuError>,
     /// Decided once, after loading; until then everything runs here.
-    routes: OnceLock<Result<tune::Routes, String>>,
-}
-
-/// Rows of columns, as the graph holds them: the sizes of the axes that are columns together.
-#[derive(Debug, Clone)]
-pub(super) struct Input {
-    axes: TVec<usize>,
-    pub(super) columns: usize,
-}
-
-/// A layer and the values it works on.
-#[derive(Debug)]
-pub(super) struct CpuStep {
-    pub(super) dense: Dense,
-    pub(super) inputs: Vec<usize>,
-}
-
-thread_local! {
-    static USE: Cell<CardUse> = const { Cell::new(CardUse { ran: false, fallbacks: 0 }) };
-}
-
-/// What the segments of a run did with the card.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct CardUse {
-    /// At least one ran there.
-    pub(crate) ran: bool,
-    /// So many should have, and ran on the CPU.
-    pub(crate) fallbacks: u64,
-}
-
-/// What the segments that ran on this thread did since the last call.
-pub(crate) fn take_use() -> CardUse {
-    USE.take()
-}
-
-fn note(change: impl Fn(&mut CardUse)) {
-    let mut noted = USE.get();
-    change(&mut noted);
-    USE.set(noted);
-}
-
-/// Puts one operator in the place of the nodes of a segment.
-pub(super) fn replace(model: &mut TypedModel, nodes: &[usize], gpu: &Gpu) -> TractResult<()> {
-    let (segment, values) = Segment::new(model, nodes, gpu)?;
-    let mut patch = TypedModelPatch::new("dense segment");
-    let taps = values[..segment.inputs.len()]
-        .iter()
-        .map(|input| patch.tap_model(model, *input))
-        .collect::<TractResult<TVec<_>>>()?;
-    let outputs: Vec<OutletId> = segment.outputs.iter().map(|value| values[*value]).collect();
-    let name = format!("{}.segment", segment.name);
-    let wires = patch.wire_node(name, DenseSegment(Arc::new(segment)), &taps)?;
-    for (old, new) in outputs.into_iter().zip(wires) {
-        patch.shunt_outside(model, old, new)?;
-    }
-    patch.apply(model)
+    pub(super) routes: OnceLock<Result<tune::Routes, String>>,
 }
 
 impl Segment {
-    fn new(model: &TypedModel, nodes: &[usize], gpu: &Gpu) -> TractResult<(Self, Values)> {
-        let mut values = Values::new();
-        let mut inputs = Vec::new();
-        let mut layers = Vec::new();
-        for id in nodes {
-            let node = model.node(*id);
-            let dense = node
-                .op_as::<Dense>()
-                .context("a segment is made of dense layers")?;
-            for (place, input) in node.inputs.iter().enumerate() {
-                if nodes.contains(&input.node) || values.contains(input) {
-                    continue;
-                }
-                let axes: TVec<usize> = match place {
-                    0 => dense.inner().into(),
-                    _ => dense.columns().into(),
-                };
-                values.push(*input);
-                inputs.push(Input {
-                    columns: axes.iter().product(),
-                    axes,
-                });
-            }
-            layers.push((node, dense));
-        }
-        values.extend(nodes.iter().map(|id| OutletId::from(*id)));
-        let number: HashMap<OutletId, usize> = values
-            .iter()
-            .enumerate()
-            .map(|(number, value)| (*value, number))
-            .collect();
-        let steps: Vec<CpuStep> = layers
-            .iter()
-            .map(|(node, dense)| CpuStep {
-                dense: (*dense).clone(),
-                inputs: node.inputs.iter().map(|input| number[input]).collect(),
-            })
-            .collect();
-        let leaves = |id: &usize| {
-            let outside = |inlet: &InletId| !nodes.contains(&inlet.node);
-            model.node(*id).outputs[0].successors.iter().any(outside)
-                || model.outputs.contains(&(*id).into())
+    /// The shape of each value.
+    pub(super) fn sizes(&self, symbols: &SymbolValues) -> TractResult<Vec<Vec<usize>>> {
+        let sizes = |shape: &TVec<TDim>| {
+            let sizes = shape.iter().map(|size| size.eval(symbols).to_usize());
+            Ok(sizes.collect::<Result<_, _>>()?)
         };
-        let outputs: Vec<usize> = nodes
-            .iter()
-            .filter(|id| leaves(id))
-            .map(|id| number[&OutletId::from(*id)])
-            .collect();
-        let on_card: Vec<Step> = steps.iter().map(CpuStep::for_card).collect();
-        let columns: Vec<usize> = inputs.iter().map(|input| input.columns).collect();
-        let segment = Segment {
-            name: model.node(nodes[0]).name.clone(),
-            program: Program::new(gpu, &columns, &on_card, &outputs),
-            inputs,
-            steps,
-            outputs,
-            gpu: gpu.clone(),
-            routes: OnceLock::new(),
-        };
-        Ok((segment, values))
+        self.shapes.iter().map(sizes).collect()
     }
 
     /// All outputs, calculated here.
-    pub(super) fn on_cpu(&self, inputs: &[&Tensor]) -> TractResult<Vec<Tensor>> {
-        let mut made: Vec<Tensor> = Vec::with_capacity(self.steps.len());
-        for step in &self.steps {
-            let result = step.dense.apply(&step.given(inputs, &made))?;
-            made.push(result);
-        }
-        // Each is the result of a step of its own, which nobody needs any more.
-        let outputs = self.outputs.iter();
-        Ok(outputs
-            .map(|value| std::mem::take(&mut made[value - inputs.len()]))
-            .collect())
+    pub(super) fn on_cpu(&self, inputs: &[Tensor]) -> TractResult<()> {
+        let inputs = inputs.iter().map(|input| input.clone().into_tvalue());
+        self.cpu.run(inputs.collect()).map(drop)
     }
 
     /// All outputs, as the card gives them.
     pub(super) fn on_card(
         &self,
         inputs: &[&Tensor],
-        rows: usize,
+        symbols: &SymbolValues,
     ) -> TractResult<Result<Vec<Tensor>, GpuError>> {
         let program = match &self.program {
             Ok(program) => program,
             Err(error) => return Ok(Err(error.clone())),
         };
-        let rows_of = inputs.iter().map(|input| elements::<f32>(input));
-        let rows_of = rows_of.collect::<TractResult<Vec<_>>>()?;
-        let slices: Vec<&[f32]> = rows_of.iter().map(|rows| &**rows).collect();
-        let results = match program.run(&slices, rows) {
+        let sizes = self.sizes(symbols)?;
+        let values = inputs.iter().map(|input| elements::<f32>(input));
+        let values = values.collect::<TractResult<Vec<_>>>()?;
+        let slices: Vec<&[f32]> = values.iter().map(|values| &**values).collect();
+        let results = match program.run(&slices, &sizes) {
             Ok(results) => results,
             Err(error) => return Ok(Err(error)),
         };
-        let leading = self.leading(inputs[0].shape());
-        let tensors = self.outputs.iter().zip(results).map(|(value, result)| {
-            let mut shape: TVec<usize> = leading.into();
-            let step = &self.steps[value - self.inputs.len()];
-            shape.extend(step.dense.columns().iter().copied());
-            Tensor::from_shape(&shape, &result)
-        });
+        let tensors = self.outputs.iter().zip(results);
+        let tensors = tensors.map(|(value, result)| Tensor::from_shape(&sizes[*value], &result));
         tensors.collect::<TractResult<Vec<_>>>().map(Ok)
-    }
-
-    /// The axes of the first input that are rows.
-    fn leading<'a>(&self, shape: &'a [usize]) -> &'a [usize] {
-        &shape[..shape.len() - self.inputs[0].axes.len()]
-    }
-
-    /// The shape of an input with one axis of rows.
-    pub(super) fn input_shape(&self, input: usize, rows: usize) -> TVec<usize> {
-        let mut shape = tvec!(rows);
-        shape.extend(self.inputs[input].axes.iter().copied());
-        shape
     }
 
     fn route(&self, rows: usize) -> tune::Route {
@@ -213,37 +87,13 @@ impl Segment {
     }
 }
 
-impl CpuStep {
-    /// What the step works on: inputs of the segment and what the steps before it have made.
-    fn given<'a, T>(&self, inputs: &[&'a T], made: &'a [T]) -> TVec<&'a T> {
-        let values = self.inputs.iter();
-        values
-            .map(|value| match value.checked_sub(inputs.len()) {
-                None => inputs[*value],
-                Some(step) => &made[step],
-            })
-            .collect()
-    }
-
-    fn for_card(&self) -> Step {
-        let weights = self.dense.weights();
-        Step {
-            layer: Layer {
-                inputs: weights.k(),
-                outputs: weights.n(),
-                weights: weights.unpacked(),
-                bias: self.dense.bias(),
-                bounds: self.dense.bounds(),
-            },
-            rows: self.inputs[0],
-            residual: self.dense.takes_residual().then(|| self.inputs[1]),
-        }
-    }
-}
-
 impl DenseSegment {
-    pub(super) fn of(node: &TypedNode) -> Option<&Self> {
-        node.op_as::<Self>()
+    pub(super) fn new(segment: Segment) -> Self {
+        DenseSegment(Arc::new(segment))
+    }
+
+    pub(super) fn of(node: &TypedNode) -> Option<&DenseSegment> {
+        node.op_as()
     }
 
     #[cfg(test)]
@@ -251,6 +101,7 @@ impl DenseSegment {
         &self.0
     }
 
+    /// Checks it on the card and decides where it runs.
     pub(super) fn settle(&self, budget: Duration) {
         let segment = &self.0;
         segment.routes.get_or_init(|| {
@@ -267,10 +118,10 @@ impl DenseSegment {
 
     pub(super) fn report(&self) -> SegmentReport {
         let segment = &self.0;
-        let layer = |step: &CpuStep| [step.dense.weights().k(), step.dense.weights().n()];
         SegmentReport {
             name: segment.name.clone(),
-            layers: segment.steps.iter().map(layer).collect(),
+            layers: segment.layers.clone(),
+            steps: segment.chains.len(),
             decision: match segment.routes.get() {
                 Some(Ok(routes)) => routes.to_string(),
                 Some(Err(reason)) => format!("on the CPU: {reason}"),
@@ -297,15 +148,10 @@ impl Op for DenseSegment {
 }
 
 impl TypedOp for DenseSegment {
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let mut made: Vec<TypedFact> = Vec::with_capacity(self.0.steps.len());
-        for step in &self.0.steps {
-            let facts = step.dense.output_facts(&step.given(inputs, &made))?;
-            made.extend(facts);
-        }
+    fn output_facts(&self, _inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let outputs = self.0.outputs.iter();
         Ok(outputs
-            .map(|value| made[value - inputs.len()].clone())
+            .map(|value| f32::fact(self.0.shapes[*value].clone()))
             .collect())
     }
 
@@ -315,12 +161,12 @@ impl TypedOp for DenseSegment {
 impl EvalOp for DenseSegment {
     not_out_of_plan!();
 
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn eval(&self, context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let segment = &self.0;
-        let inputs: TVec<&Tensor> = inputs.iter().map(|input| &**input).collect();
-        let rows = segment.leading(inputs[0].shape()).iter().product();
+        let rows = segment.rows.eval(context.symbols).to_usize()?;
         if segment.route(rows) == tune::Route::Card && rows > 0 {
-            match segment.on_card(&inputs, rows)? {
+            let given: TVec<&Tensor> = inputs.iter().map(|input| &**input).collect();
+            match segment.on_card(&given, context.symbols)? {
                 Ok(outputs) => {
                     note(|noted| noted.ran = true);
                     return Ok(outputs.into_iter().map(Tensor::into_tvalue).collect());
@@ -332,7 +178,6 @@ impl EvalOp for DenseSegment {
                 }
             }
         }
-        let outputs = segment.on_cpu(&inputs)?;
-        Ok(outputs.into_iter().map(Tensor::into_tvalue).collect())
+        segment.cpu.run(inputs)
     }
 }

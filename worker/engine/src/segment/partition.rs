@@ -1,100 +1,100 @@
-//! Which dense layers belong together.
+//! Which operators belong together on the card.
 //!
 //! A segment is one operator, so it has to be convex: no path may leave it and come back, or it would
-//! have to wait for itself. Layers join in the order of evaluation, each the segment of a layer it reads.
+//! have to wait for itself. Operators join in the order of evaluation the segments of all that they
+//! read, which become one, as far as that is allowed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tract_onnx::prelude::{OutletId, TractResult, TypedModel, TypedNode};
+use tract_onnx::prelude::{TractResult, TypedModel};
 
+use super::lower;
 use crate::cpu::dense::Dense;
 
-/// Layers of one segment: nodes in the order of evaluation.
+/// Operators of one segment: nodes in the order of evaluation.
 pub(super) type Nodes = Vec<usize>;
 
-/// All segments of `model`.
+/// All segments of `model`. What has no dense layer is not worth the way to the card.
 pub(super) fn segments(model: &TypedModel) -> TractResult<Vec<Nodes>> {
     let order = model.eval_order()?;
-    let graph = order.iter().map(|id| {
-        let node = model.node(*id);
+    let mut graph = Vec::with_capacity(order.len());
+    for id in order {
+        let node = model.node(id);
         let inputs = node.inputs.iter().map(|input| input.node).collect();
-        let joins = node.op_as::<Dense>().map(|_| joinable(model, node));
-        (*id, inputs, joins)
-    });
-    Ok(partition(graph))
+        graph.push((id, inputs, lower::is_supported(model, node)?));
+    }
+    let mut segments = partition(graph.into_iter());
+    segments.retain(|nodes| nodes.iter().any(|id| model.node(*id).op_is::<Dense>()));
+    Ok(segments)
 }
 
-/// Layers that `node` may share a segment with: it reads them, and all its rows are theirs.
-fn joinable(model: &TypedModel, node: &TypedNode) -> Vec<usize> {
-    let reads = |input: &OutletId, axes: usize| {
-        let before = model.node(input.node).op_as::<Dense>()?;
-        // Rows of another number of axes would be another number of rows.
-        (before.columns().len() == axes).then_some(input.node)
-    };
-    let Some(dense) = node.op_as::<Dense>() else {
-        return vec![];
-    };
-    let rows = reads(&node.inputs[0], dense.inner().len());
-    let residual = node
-        .inputs
-        .get(1)
-        .and_then(|input| reads(input, dense.columns().len()));
-    rows.into_iter().chain(residual).collect()
-}
-
-/// A node of the graph: itself, what it reads, and, if it is a layer, what it may join.
-type Vertex = (usize, Vec<usize>, Option<Vec<usize>>);
+/// A node of the graph: itself, what it reads, and whether the card can do it.
+type Vertex = (usize, Vec<usize>, bool);
 
 /// `graph` is in the order of evaluation.
 fn partition(graph: impl Iterator<Item = Vertex>) -> Vec<Nodes> {
     let mut cut = Cut::default();
-    for (node, inputs, joins) in graph {
-        if let Some(joins) = joins {
-            let candidates = joins
-                .iter()
-                .filter_map(|layer| cut.segment_of.get(layer).copied());
-            let free = candidates
-                .into_iter()
-                .find(|segment| !cut.leads_back(*segment, &inputs));
-            let segment = free.unwrap_or_else(|| {
-                cut.segments.push(Vec::new());
-                cut.segments.len() - 1
-            });
-            cut.segments[segment].push(node);
-            cut.segment_of.insert(node, segment);
+    let (mut nodes, mut places) = (Vec::new(), HashMap::new());
+    for (place, (node, inputs, joins)) in graph.enumerate() {
+        nodes.push(node);
+        places.insert(node, place);
+        let inputs = inputs.iter().filter_map(|input| places.get(input).copied());
+        cut.inputs.push(inputs.collect());
+        cut.segment_of.push(joins.then_some(place));
+        if joins {
+            cut.segments.insert(place, BTreeSet::from([place]));
+            cut.join(place);
         }
-        cut.inputs.insert(node, inputs);
     }
-    cut.segments
+    let segments = cut.segments.into_values();
+    let in_order = segments.map(|places| places.iter().map(|place| nodes[*place]).collect());
+    in_order.collect()
 }
 
-/// What has been looked at so far.
+/// What has been looked at so far, each node by its place in the order of evaluation.
 #[derive(Default)]
 struct Cut {
-    segments: Vec<Nodes>,
-    segment_of: HashMap<usize, usize>,
-    inputs: HashMap<usize, Vec<usize>>,
+    inputs: Vec<Vec<usize>>,
+    /// The number of the segment, which is one of its places.
+    segment_of: Vec<Option<usize>>,
+    segments: BTreeMap<usize, BTreeSet<usize>>,
 }
 
 impl Cut {
-    /// Does a path lead from `segment` out of it and on to one of `inputs`?
-    ///
-    /// Every other segment is one operator too: whoever reaches one of its layers goes on from all.
-    fn leads_back(&self, segment: usize, inputs: &[usize]) -> bool {
-        let mut waiting: Vec<usize> = inputs
-            .iter()
-            .copied()
-            .filter(|input| self.segment_of.get(input) != Some(&segment))
-            .collect();
-        let mut seen: BTreeSet<usize> = waiting.iter().copied().collect();
-        while let Some(node) = waiting.pop() {
-            let own = self.segment_of.get(&node).copied();
-            if own == Some(segment) {
-                return true;
+    /// The newest node and the segments it reads become one, as far as that is allowed.
+    fn join(&mut self, newest: usize) {
+        let read = self.inputs[newest].iter();
+        let read: BTreeSet<usize> = read.filter_map(|input| self.segment_of[*input]).collect();
+        let mut own = newest;
+        for other in read {
+            if !self.leads_back([own, other]) {
+                let moved = self.segments.remove(&own).unwrap_or_default();
+                for place in &moved {
+                    self.segment_of[*place] = Some(other);
+                }
+                self.segments.entry(other).or_default().extend(moved);
+                own = other;
             }
-            let together = own.map_or(&[][..], |own| &self.segments[own]);
-            let inputs = self.inputs.get(&node).into_iter().flatten();
-            for before in inputs.chain(together) {
+        }
+    }
+
+    /// Would a path lead from one of the two out of both and back?
+    ///
+    /// Every other segment is one operator too: whoever reaches one of its nodes goes on from all.
+    fn leads_back(&self, both: [usize; 2]) -> bool {
+        let inside = |place: &usize| self.segment_of[*place].is_some_and(|own| both.contains(&own));
+        let members = both.iter().filter_map(|segment| self.segments.get(segment));
+        let reads = members.flatten().flat_map(|place| &self.inputs[*place]);
+        let mut waiting: Vec<usize> = reads.copied().filter(|place| !inside(place)).collect();
+        let mut seen: BTreeSet<usize> = waiting.iter().copied().collect();
+        while let Some(place) = waiting.pop() {
+            let own = self.segment_of[place];
+            let together = own.and_then(|own| self.segments.get(&own));
+            let before = self.inputs[place].iter();
+            for before in before.chain(together.into_iter().flatten()) {
+                if inside(before) {
+                    return true;
+                }
                 if seen.insert(*before) {
                     waiting.push(*before);
                 }
@@ -160,7 +160,7 @@ mod tests {
         let nodes = graph
             .iter()
             .enumerate()
-            .map(|(node, (inputs, layer))| (node, inputs.clone(), layer.then(|| inputs.clone())));
+            .map(|(node, (inputs, layer))| (node, inputs.clone(), *layer));
         partition(nodes)
     }
 
@@ -193,8 +193,32 @@ mod tests {
         let other = |inputs: &[usize]| (inputs.to_vec(), false);
         let chain = [other(&[]), layer(&[0]), layer(&[1]), layer(&[2])];
         assert_eq!(cut(&chain), [vec![1, 2, 3]]);
-        // The residual comes from before the detour, so the last layer cannot join the first.
+        // What is added comes from before the detour, so the last layer cannot join the first.
         let detour = [other(&[]), layer(&[0]), other(&[1]), layer(&[2, 1])];
         assert_eq!(cut(&detour), [vec![1], vec![3]]);
+    }
+
+    #[test]
+    fn branches_of_one_value_become_one_where_they_meet() {
+        let layer = |inputs: &[usize]| (inputs.to_vec(), true);
+        let other = |inputs: &[usize]| (inputs.to_vec(), false);
+        let heads = [
+            other(&[]),
+            layer(&[0]),
+            layer(&[0]),
+            layer(&[0]),
+            layer(&[1, 2]),
+            layer(&[3, 4]),
+        ];
+        assert_eq!(cut(&heads), [vec![1, 2, 3, 4, 5]]);
+        // One of them takes a detour, on the way to which it needs the other.
+        let crossed = [
+            other(&[]),
+            layer(&[0]),
+            other(&[1]),
+            layer(&[2]),
+            layer(&[1, 3]),
+        ];
+        assert_eq!(cut(&crossed), [vec![1], vec![3, 4]]);
     }
 }

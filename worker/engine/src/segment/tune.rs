@@ -83,12 +83,13 @@ pub(super) fn measure(segment: &Segment, budget: Duration) -> Result<Routes, Str
     for (at, rows) in ROWS.into_iter().enumerate() {
         let share = budget / (2 * ROWS.len() as u32);
         let failed = |error: TractError| format!("measuring failed: {error:#}");
-        let inputs = check::trial(segment, rows).map_err(failed)?;
+        let symbols = check::symbols(segment, rows);
+        let inputs = check::trial(segment, &symbols).map_err(failed)?;
+        let cpu = fastest(share, || segment.on_cpu(&inputs)).map_err(failed)?;
         let inputs: Vec<&Tensor> = inputs.iter().collect();
-        let cpu = fastest(share, || segment.on_cpu(&inputs).map(drop)).map_err(failed)?;
         let card = fastest(share, || {
             segment
-                .on_card(&inputs, rows)?
+                .on_card(&inputs, &symbols)?
                 .map(drop)
                 .map_err(TractError::from)
         });

@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 
 use inferq_engine::gpu::{
-    AdapterInfo, AdapterKind, Gpu, GpuError, GpuPolicy, Layer, Program, Step, adapters,
+    Activation, AdapterInfo, AdapterKind, Gpu, GpuError, GpuPolicy, Layer, Operation, Program,
+    Source, Step, adapters,
 };
 
 /// One device for all tests: each new one compiles the shader again.
@@ -23,7 +24,7 @@ pub(crate) fn open() -> Gpu {
 }
 
 /// Repeatable numbers in -1 to 1.
-fn numbers(count: usize, seed: u32) -> Vec<f32> {
+pub(crate) fn numbers(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     (0..count)
         .map(|_| {
@@ -35,15 +36,18 @@ fn numbers(count: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
-const RELU: Option<(f32, f32)> = Some((0.0, f32::INFINITY));
+const RELU: Option<Activation> = Some(Activation::Clip {
+    low: 0.0,
+    high: f32::INFINITY,
+});
 
-fn layer(inputs: usize, outputs: usize, bounds: Option<(f32, f32)>) -> Layer {
+fn layer(inputs: usize, outputs: usize, activation: Option<Activation>) -> Layer {
     Layer {
         inputs,
         outputs,
         weights: numbers(inputs * outputs, 3),
         bias: numbers(outputs, 5),
-        bounds,
+        activation,
     }
 }
 
@@ -53,17 +57,20 @@ fn upload(gpu: &Gpu, layer: &Layer) -> Program {
 }
 
 fn alone(gpu: &Gpu, layer: Layer) -> Result<Program, GpuError> {
-    let inputs = layer.inputs;
-    let step = Step {
-        layer,
-        rows: 0,
-        residual: None,
-    };
-    Program::new(gpu, &[inputs], &[step], &[1])
+    Program::new(gpu, &[Source::Given], vec![linear(layer, &[0])], &[1])
 }
 
-fn run(program: &Program, rows: &[f32], row_count: usize) -> Result<Vec<f32>, GpuError> {
-    Ok(program.run(&[rows], row_count)?.remove(0))
+fn linear(layer: Layer, inputs: &[usize]) -> Step {
+    Step {
+        operation: Operation::Linear(layer),
+        inputs: inputs.to_vec(),
+    }
+}
+
+fn run(program: &Program, layer: &Layer, rows: &[f32]) -> Result<Vec<f32>, GpuError> {
+    let count = rows.len() / layer.inputs;
+    let shapes = [vec![count, layer.inputs], vec![count, layer.outputs]];
+    Ok(program.run(&[rows], &shapes)?.remove(0))
 }
 
 /// The exact value of one result and how far the kernel may be from it.
@@ -83,7 +90,7 @@ fn exact(layer: &Layer, row: &[f32], column: usize) -> (f64, f64) {
             .abs()
             .max(bias.abs())
             .max(f64::from(f32::MIN_POSITIVE));
-    if let Some((low, high)) = layer.bounds {
+    if let Some(Activation::Clip { low, high }) = layer.activation {
         value = value.clamp(low.into(), high.into());
     }
     (
@@ -122,10 +129,14 @@ fn odd_sizes_are_within_the_stated_bound() {
         (40, 96, 96),
     ];
     for (m, k, n) in sizes {
-        for bounds in [None, RELU, Some((-0.5, 0.25))] {
-            let layer = layer(k, n, bounds);
+        let narrow = Activation::Clip {
+            low: -0.5,
+            high: 0.25,
+        };
+        for activation in [None, RELU, Some(narrow)] {
+            let layer = layer(k, n, activation);
             let rows = numbers(m * k, 7);
-            let result = run(&upload(gpu(), &layer), &rows, m).expect("it runs");
+            let result = run(&upload(gpu(), &layer), &layer, &rows).expect("it runs");
             assert_close(&layer, &rows, &result);
         }
     }
@@ -139,18 +150,19 @@ fn large_and_small_numbers_are_within_the_stated_bound() {
         .enumerate()
         .map(|(i, x)| x * [1e4, 1.0, 1e-4, 0.0][i % 4])
         .collect();
-    let result = run(&upload(gpu(), &layer), &rows, 3).expect("it runs");
+    let result = run(&upload(gpu(), &layer), &layer, &rows).expect("it runs");
     assert_close(&layer, &rows, &result);
 }
 
 #[test]
 fn a_row_has_the_same_bits_in_a_batch_of_any_size() {
-    let on_gpu = upload(gpu(), &layer(29, 13, RELU));
+    let layer = layer(29, 13, RELU);
+    let on_gpu = upload(gpu(), &layer);
     let rows = numbers(33 * 29, 11);
-    let all = run(&on_gpu, &rows, 33).expect("it runs");
+    let all = run(&on_gpu, &layer, &rows).expect("it runs");
     for size in [1, 2, 3, 16, 17, 32] {
         let start = 33 - size;
-        let part = run(&on_gpu, &rows[start * 29..], size).expect("it runs");
+        let part = run(&on_gpu, &layer, &rows[start * 29..]).expect("it runs");
         let same = part
             .iter()
             .zip(&all[start * 13..])
@@ -164,7 +176,7 @@ fn a_not_a_number_row_spoils_only_itself_and_survives_relu() {
     let layer = layer(8, 8, RELU);
     let mut rows = numbers(5 * 8, 13);
     rows[2 * 8 + 3] = f32::NAN;
-    let result = run(&upload(gpu(), &layer), &rows, 5).expect("it runs");
+    let result = run(&upload(gpu(), &layer), &layer, &rows).expect("it runs");
     for (row, result) in result.chunks_exact(8).enumerate() {
         assert!(
             result.iter().all(|value| value.is_nan() == (row == 2)),
@@ -176,29 +188,20 @@ fn a_not_a_number_row_spoils_only_itself_and_survives_relu() {
 #[test]
 fn steps_feed_each_other_and_several_values_come_down() {
     let (first, second) = (layer(7, 5, RELU), layer(5, 5, None));
-    let steps = [
-        Step {
-            layer: first.clone(),
-            rows: 0,
-            residual: None,
-        },
-        Step {
-            layer: second.clone(),
-            rows: 2,
-            residual: Some(1),
-        },
-    ];
-    let program = Program::new(gpu(), &[7, 5], &steps, &[3, 2]).expect("it fits");
+    let steps = vec![linear(first.clone(), &[0]), linear(second.clone(), &[2, 1])];
+    let sources = [Source::Given, Source::Given];
+    let program = Program::new(gpu(), &sources, steps, &[3, 2]).expect("it fits");
     for m in [1, 18] {
         let (rows, more) = (numbers(m * 7, 21), numbers(m * 5, 23));
-        let results = program.run(&[&rows, &more], m).expect("it runs");
+        let shapes = [vec![m, 7], vec![m, 5], vec![m, 5], vec![m, 5]];
+        let results = program.run(&[&rows, &more], &shapes).expect("it runs");
         assert_close(&first, &rows, &results[1]);
         let without: Vec<f32> = results[0]
             .iter()
             .zip(&more)
             .map(|(sum, more)| sum - more)
             .collect();
-        let expected = run(&upload(gpu(), &second), &results[1], m).expect("it runs");
+        let expected = run(&upload(gpu(), &second), &second, &results[1]).expect("it runs");
         for (got, expected) in without.iter().zip(expected) {
             assert!((got - expected).abs() <= 2e-6, "{got} {expected}");
         }
@@ -216,7 +219,7 @@ fn threads_share_a_layer() {
                 for round in 0..5 {
                     let m = 1 + (3 * thread + round) % 9;
                     let rows = numbers(m * 21, (100 * thread + round) as u32);
-                    assert_close(layer, &rows, &run(on_gpu, &rows, m).expect("it runs"));
+                    assert_close(layer, &rows, &run(on_gpu, layer, &rows).expect("it runs"));
                 }
             });
         }
@@ -234,18 +237,25 @@ fn wrong_sizes_are_refused_before_anything_is_sent() {
     );
     let error = alone(gpu(), layer(0, 4, None)).expect_err("no input");
     assert_eq!(error, GpuError::Empty("the weight matrix"));
-    let program = upload(gpu(), &layer(3, 4, None));
-    let error = run(&program, &[0.0; 7], 2).expect_err("two rows are six values");
-    assert_eq!(
-        error,
-        GpuError::Shape {
-            what: "the batch",
-            got: 7,
-            expected: 6
-        }
-    );
+    let layer = layer(3, 4, None);
+    let program = upload(gpu(), &layer);
+    let wrong = |shapes: [Vec<usize>; 2], values: usize| {
+        program
+            .run(&[&vec![0.0; values]], &shapes)
+            .expect_err("it does not fit")
+    };
+    let shape = |what, got, expected| GpuError::Shape {
+        what,
+        got,
+        expected,
+    };
+    assert_eq!(wrong([vec![2, 3], vec![2, 4]], 7), shape("the batch", 7, 6));
+    let told = wrong([vec![2, 2], vec![1, 4]], 4);
+    assert_eq!(told, shape("the rows of a layer", 4, 3));
+    let told = wrong([vec![2, 3], vec![2, 5]], 6);
+    assert_eq!(told, shape("the result of a layer", 10, 8));
     let many = 65_536 * 16;
-    let error = run(&program, &vec![0.0; many * 3], many).expect_err("more than the grid takes");
+    let error = wrong([vec![many, 3], vec![many, 4]], many * 3);
     assert!(
         matches!(
             error,
@@ -256,7 +266,9 @@ fn wrong_sizes_are_refused_before_anything_is_sent() {
         ),
         "{error}"
     );
-    assert_eq!(run(&program, &[], 0), Ok(vec![]));
+    assert_eq!(run(&program, &layer, &[]), Ok(vec![]));
+    let missing = Program::new(gpu(), &[Source::Given], vec![], &[1]);
+    assert_eq!(missing.err(), Some(GpuError::Empty("an output")));
 }
 
 #[test]
@@ -265,12 +277,15 @@ fn a_lost_device_is_an_error_and_a_new_one_works() {
     let layer = layer(6, 6, None);
     let on_gpu = upload(&lost, &layer);
     let rows = numbers(6, 17);
-    run(&on_gpu, &rows, 1).expect("it runs");
+    run(&on_gpu, &layer, &rows).expect("it runs");
     assert_eq!(lost.fault(), None);
     lost.destroy();
-    assert!(matches!(run(&on_gpu, &rows, 1), Err(GpuError::Lost(_))));
+    assert!(matches!(
+        run(&on_gpu, &layer, &rows),
+        Err(GpuError::Lost(_))
+    ));
     assert!(matches!(lost.fault(), Some(GpuError::Lost(_))));
-    let again = run(&upload(&open(), &layer), &rows, 1);
+    let again = run(&upload(&open(), &layer), &layer, &rows);
     assert_close(&layer, &rows, &again.expect("it runs"));
 }
 

@@ -7,6 +7,8 @@ mod cases;
 mod damage;
 #[cfg(feature = "gpu")]
 mod gpu;
+#[cfg(feature = "gpu")]
+mod kernels;
 mod proofs;
 #[cfg(feature = "gpu")]
 mod segments;

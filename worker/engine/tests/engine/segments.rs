@@ -49,21 +49,15 @@ fn layers_in_a_row_are_one_segment_and_the_run_says_where_it_was() {
 }
 
 #[test]
-fn an_encoder_keeps_what_is_not_dense_between_its_segments() {
-    let encoder = on_card("encoder", gpu());
-    let layers: usize = encoder
-        .segments()
-        .iter()
-        .map(|segment| segment.layers.len())
-        .sum();
-    assert_eq!(layers, 6);
-    // The two products at the end follow each other, the second added to what the first came from.
-    assert!(
-        encoder
-            .segments()
-            .iter()
-            .any(|segment| segment.layers == [[10, 21], [21, 10]])
-    );
+fn an_encoder_is_one_segment() {
+    for name in ["encoder", "old_encoder"] {
+        let segments = on_card(name, gpu()).segments();
+        let [segment] = &segments[..] else {
+            panic!("{name}: {segments:#?}");
+        };
+        assert_eq!(segment.layers.len(), 6, "{name}: {segment:?}");
+        assert_eq!(segment.decision, "on the card, as it is forced", "{name}");
+    }
 }
 
 #[test]

@@ -158,6 +158,101 @@ def encoder():
     )
 
 
+def old_encoder():
+    """One layer of an encoder as torch wrote it before the operators for norms and gelu, 12 wide with 3 heads."""
+    f32 = TensorProto.FLOAT
+    weights, nodes = {}, []
+
+    def add(operator, *names, **attributes):
+        output = f"t{len(nodes)}"
+        nodes.append(helper.make_node(operator, list(names), [output], name=f"node_{output}", **attributes))
+        return output
+
+    def weight(array):
+        name = f"w{len(weights)}"
+        weights[name] = np.asarray(array)
+        return name
+
+    def linear(rows, inside, outside):
+        product = add("MatMul", rows, weight(floats(inside, outside) / np.float32(3)))
+        return add("Add", product, weight(floats(outside)))
+
+    def norm(rows):
+        centered = add("Sub", rows, add("ReduceMean", rows, axes=[-1]))
+        variance = add("ReduceMean", add("Pow", centered, weight(np.float32(2))), axes=[-1])
+        root = add("Sqrt", add("Add", variance, weight(np.float32(1e-12))))
+        return add("Add", add("Mul", add("Div", centered, root), weight(floats(12))), weight(floats(12)))
+
+    def gelu(rows):
+        raised = add("Add", add("Erf", add("Div", rows, weight(np.float32(np.sqrt(2))))), weight(np.float32(1)))
+        return add("Mul", add("Mul", rows, raised), weight(np.float32(0.5)))
+
+    x = norm("x")
+    split, joined = weight(np.array([0, 0, 3, 4])), weight(np.array([0, 0, 12]))
+    heads = [add("Reshape", linear(x, 12, 12), split) for _ in range(3)]
+    query, key, content = (
+        add("Transpose", head, perm=perm) for head, perm in zip(heads, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]))
+    )
+    scores = add("Div", add("MatMul", query, key), weight(np.float32(2)))
+    mixed = add("MatMul", add("Softmax", add("Add", scores, "mask"), axis=-1), content)
+    mixed = linear(add("Reshape", add("Transpose", mixed, perm=[0, 2, 1, 3]), joined), 12, 12)
+    rows = norm(add("Add", mixed, x))
+    last = norm(add("Add", linear(gelu(linear(rows, 12, 23)), 23, 12), rows))
+    nodes.append(helper.make_node("Identity", [last], ["y"], name="y"))
+    mask = np.where(np.arange(6) < np.array([6, 4, 1])[:, None], 0, -1e4)[:, None, None, :]
+    save(
+        "old_encoder",
+        nodes,
+        [value("x", f32, ["batch", "sequence", 12]), value("mask", f32, ["batch", 1, 1, "sequence"])],
+        [value("y", f32, ["batch", "sequence", 12])],
+        weights,
+        {"x": floats(3, 6, 12), "mask": mask.astype(np.float32)},
+        opset=13,
+    )
+
+
+def gates():
+    """Dense layers, each through another function, and what they give multiplied, subtracted and added."""
+    f32 = TensorProto.FLOAT
+    functions = [
+        ("tanh", "Tanh", {}),
+        ("sigmoid", "Sigmoid", {}),
+        ("swish", "HardSwish", {}),
+        ("leaky", "LeakyRelu", {"alpha": 0.2}),
+        ("gelu", "Gelu", {}),
+        ("gelu_tanh", "Gelu", {"approximate": "tanh"}),
+    ]
+    nodes, weights = [], {"last": floats(9, 5), "bound": np.float32(1.5)}
+    for name, operator, attributes in functions:
+        weights |= {f"{name}_w": floats(7, 9), f"{name}_b": floats(9)}
+        nodes += [
+            helper.make_node("MatMul", ["x", f"{name}_w"], [f"{name}_p"], name=f"{name}_product"),
+            helper.make_node("Add", [f"{name}_p", f"{name}_b"], [f"{name}_s"], name=f"{name}_bias"),
+            helper.make_node(operator, [f"{name}_s"], [name], name=name, **attributes),
+        ]
+    nodes += [
+        helper.make_node("Mul", ["tanh", "sigmoid"], ["gated"], name="gated"),
+        helper.make_node("Sub", ["swish", "gated"], ["less"], name="less"),
+        helper.make_node("Add", ["less", "leaky"], ["more"], name="more"),
+        helper.make_node("Sub", ["bound", "more"], ["turned"], name="turned"),
+        helper.make_node("Min", ["turned", "bound"], ["bounded"], name="bounded"),
+        helper.make_node("Mul", ["bounded", "gelu"], ["both"], name="both"),
+        helper.make_node("Add", ["both", "gelu_tanh"], ["all"], name="all"),
+        helper.make_node("Sigmoid", ["all"], ["gate"], name="gate"),
+        helper.make_node("Mul", ["all", "gate"], ["silu"], name="silu"),
+        helper.make_node("MatMul", ["silu", "last"], ["y"], name="last"),
+    ]
+    save(
+        "gates",
+        nodes,
+        [value("x", f32, ["batch", 7])],
+        [value("y", f32, ["batch", 5])],
+        weights,
+        {"x": floats(4, 7)},
+        opset=20,
+    )
+
+
 def residual_block():
     """Three convolutions: strided and padded by rule, dilated, and one added to what came in."""
     f32 = TensorProto.FLOAT
@@ -414,6 +509,8 @@ def main():
         {"w": floats(6, 3)},
         {"x": floats(2, 5, 6)},
     )
+    old_encoder()
+    gates()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,325 @@
+//! How a step is launched for values of given shapes: workgroups, and the numbers its shader is told.
+
+use inferq_shaders::{GRID, elementwise, linear, norm, product};
+
+use super::device::Opened;
+use super::error::GpuError;
+use super::layout::{check_groups, check_size};
+use super::operation::{Activation, Axes, Layer, Norm, Operation, Pairs};
+
+/// One launch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Dispatch {
+    pub(super) groups: [u32; 3],
+    immediates: Vec<u32>,
+}
+
+impl Dispatch {
+    /// As the shader's immediate block takes them.
+    pub(super) fn immediates(&self) -> Vec<u8> {
+        let bytes = self.immediates.iter().flat_map(|word| word.to_ne_bytes());
+        bytes.collect()
+    }
+}
+
+/// How to launch `operation` on values of these shapes; `None` if there is nothing to do.
+///
+/// All sizes fit in 32 bits, as no value is larger than what the device binds.
+pub(super) fn dispatch(
+    operation: &Operation,
+    inputs: &[&[usize]],
+    result: &[usize],
+    gpu: &Opened,
+) -> Result<Option<Dispatch>, GpuError> {
+    let given = |place: usize| inputs.get(place).copied();
+    let first = given(0).ok_or(GpuError::Empty("a step"))?;
+    let launch = match operation {
+        Operation::View => {
+            check_size("a view", count(result), count(first))?;
+            return Ok(None);
+        }
+        Operation::Linear(layer) => of_linear(layer, first, given(1), result, gpu)?,
+        Operation::Product(pairs) => {
+            let right = given(1).ok_or(GpuError::Empty("the right side of a product"))?;
+            of_product(pairs, [first, right, result], gpu)?
+        }
+        Operation::Softmax { scale } => of_softmax(*scale, first, given(1), result)?,
+        Operation::Norm(norm) => of_norm(norm, first, result)?,
+        Operation::Elementwise {
+            combine,
+            activation,
+        } => {
+            let combine = combine.map_or(0, super::operation::Combine::number);
+            of_elements(combine, *activation, first, given(1), result)?
+        }
+    };
+    Ok((count(result) > 0).then_some(launch))
+}
+
+pub(super) fn count(shape: &[usize]) -> usize {
+    shape.iter().product()
+}
+
+fn of_linear(
+    layer: &Layer,
+    rows: &[usize],
+    residual: Option<&[usize]>,
+    result: &[usize],
+    gpu: &Opened,
+) -> Result<Dispatch, GpuError> {
+    let m = count(rows) / layer.inputs.max(1);
+    check_size("the rows of a layer", count(rows), m * layer.inputs)?;
+    check_size("the result of a layer", count(result), m * layer.outputs)?;
+    if let Some(residual) = residual {
+        check_size("the residual of a layer", count(residual), count(result))?;
+    }
+    let row_groups = m.div_ceil(linear::TILE_ROWS as usize);
+    check_groups("the number of rows", row_groups, m, linear::TILE_ROWS, gpu)?;
+    let column_groups = layer.outputs.div_ceil(linear::TILE_COLUMNS as usize);
+    let parts = if residual.is_some() {
+        linear::WITH_RESIDUAL
+    } else {
+        0
+    };
+    let (activation, [low, high]) = numbers(layer.activation);
+    Ok(Dispatch {
+        groups: [column_groups as u32, row_groups as u32, 1],
+        immediates: vec![
+            m as u32,
+            layer.inputs as u32,
+            layer.outputs as u32,
+            parts,
+            activation,
+            low.to_bits(),
+            high.to_bits(),
+        ],
+    })
+}
+
+fn of_product(pairs: &Pairs, shapes: [&[usize]; 3], gpu: &Opened) -> Result<Dispatch, GpuError> {
+    let [left, right, result] = shapes;
+    let size = |shape: &[usize], axis: Option<usize>| {
+        axis.map_or(1, |axis| shape.get(axis).copied().unwrap_or(0))
+    };
+    let (m, n) = (
+        size(result, pairs.result.row),
+        size(result, pairs.result.column),
+    );
+    let k = size(left, pairs.left.column);
+    let (outer, inner) = (
+        size(result, pairs.result.outer),
+        size(result, pairs.result.inner),
+    );
+    check_size("the left side of a product", size(left, pairs.left.row), m)?;
+    check_size("the sums of a product", size(right, pairs.right.row), k)?;
+    let columns = size(right, pairs.right.column);
+    check_size("the right side of a product", columns, n)?;
+    for (shape, axes) in [(left, &pairs.left), (right, &pairs.right)] {
+        for (axis, wanted) in [(axes.outer, outer), (axes.inner, inner)] {
+            if axis.is_some() {
+                check_size("the pairs of a product", size(shape, axis), wanted)?;
+            }
+        }
+    }
+    let all = outer * inner;
+    check_size("the result of a product", count(result), all * m * n)?;
+    let (row_groups, column_groups) = (
+        m.div_ceil(product::TILE_ROWS as usize),
+        n.div_ceil(product::TILE_COLUMNS as usize),
+    );
+    check_groups(
+        "the rows of a product",
+        row_groups,
+        m,
+        product::TILE_ROWS,
+        gpu,
+    )?;
+    check_groups("the number of products", all, all, 1, gpu)?;
+    let mut immediates = vec![m as u32, k as u32, n as u32, inner as u32];
+    immediates.extend(strides(left, &pairs.left));
+    immediates.extend(strides(right, &pairs.right));
+    immediates.extend(strides(result, &pairs.result));
+    Ok(Dispatch {
+        groups: [column_groups as u32, row_groups as u32, all as u32],
+        immediates,
+    })
+}
+
+/// How far apart neighbours along each of the axes lie; 0 along one that is not there.
+fn strides(shape: &[usize], axes: &Axes) -> [u32; 4] {
+    let stride = |axis: Option<usize>| axis.map_or(0, |axis| count(&shape[axis + 1..]) as u32);
+    [
+        stride(axes.outer),
+        stride(axes.inner),
+        stride(axes.row),
+        stride(axes.column),
+    ]
+}
+
+fn of_softmax(
+    scale: f32,
+    scores: &[usize],
+    mask: Option<&[usize]>,
+    result: &[usize],
+) -> Result<Dispatch, GpuError> {
+    check_size("the result of a softmax", count(result), count(scores))?;
+    let columns = scores.last().copied().unwrap_or(1);
+    let rows = count(scores) / columns.max(1);
+    let (sizes, strides) = match mask {
+        Some(mask) => spread(mask, scores)?,
+        None => ([1; 4], [0; 4]),
+    };
+    let [outer, middle, last, column] = strides;
+    Ok(Dispatch {
+        groups: grid(rows)?,
+        immediates: vec![
+            rows as u32,
+            columns as u32,
+            scale.to_bits(),
+            u32::from(mask.is_some()),
+            sizes[1],
+            sizes[2],
+            outer,
+            middle,
+            last,
+            column,
+        ],
+    })
+}
+
+fn of_norm(layer: &Norm, rows: &[usize], result: &[usize]) -> Result<Dispatch, GpuError> {
+    let row_count = count(rows) / layer.columns.max(1);
+    let expected = row_count * layer.columns;
+    check_size("the rows of a norm", count(rows), expected)?;
+    check_size("the result of a norm", count(result), expected)?;
+    let part = |there: bool, part: u32| if there { part } else { 0 };
+    let parts = part(layer.centered, norm::CENTERED)
+        | part(layer.scale.is_some(), norm::WITH_SCALE)
+        | part(layer.shift.is_some(), norm::WITH_SHIFT);
+    Ok(Dispatch {
+        groups: grid(row_count)?,
+        immediates: vec![
+            row_count as u32,
+            layer.columns as u32,
+            layer.epsilon.to_bits(),
+            parts,
+        ],
+    })
+}
+
+fn of_elements(
+    combine: u32,
+    activation: Option<Activation>,
+    left: &[usize],
+    right: Option<&[usize]>,
+    result: &[usize],
+) -> Result<Dispatch, GpuError> {
+    check_size("the result of a step", count(result), count(left))?;
+    let (sizes, strides) = match right {
+        Some(right) => spread(right, left)?,
+        None => ([1; 4], [0; 4]),
+    };
+    let (activation, [low, high]) = numbers(activation);
+    let mut immediates = vec![
+        count(left) as u32,
+        combine,
+        activation,
+        low.to_bits(),
+        high.to_bits(),
+    ];
+    immediates.extend(&sizes[1..]);
+    immediates.extend(strides);
+    Ok(Dispatch {
+        groups: grid(count(left).div_ceil(elementwise::LANES as usize))?,
+        immediates,
+    })
+}
+
+fn numbers(activation: Option<Activation>) -> (u32, [f32; 2]) {
+    activation.map_or((0, [0.0; 2]), |activation| {
+        (activation.number(), activation.parameters())
+    })
+}
+
+/// So many workgroups in two dimensions, of which the first is at most [`GRID`] long.
+fn grid(groups: usize) -> Result<[u32; 3], GpuError> {
+    let limit = u64::from(GRID) * u64::from(GRID);
+    if groups as u64 > limit {
+        return Err(GpuError::Limit {
+            what: "the number of rows",
+            got: groups as u64,
+            limit,
+        });
+    }
+    let groups = groups as u32;
+    Ok([groups.min(GRID), groups.div_ceil(GRID), 1])
+}
+
+/// The sizes of the last four axes of `all`, and how far `own`, which broadcasts to it, moves along each.
+fn spread(own: &[usize], all: &[usize]) -> Result<([u32; 4], [u32; 4]), GpuError> {
+    let (mut sizes, mut strides) = ([1; 4], [0; 4]);
+    let missing = all.len().saturating_sub(own.len());
+    let fits = all.len() <= 4 && own.len() <= all.len();
+    let expected = |at: usize| {
+        at.checked_sub(missing)
+            .and_then(|at| own.get(at))
+            .copied()
+            .unwrap_or(1)
+    };
+    let spreads = (0..all.len()).all(|at| expected(at) == all[at] || expected(at) == 1);
+    if !fits || !spreads {
+        return Err(GpuError::Shape {
+            what: "what is spread over a value",
+            got: count(own),
+            expected: count(all),
+        });
+    }
+    let shift = 4 - all.len();
+    let mut stride = 1;
+    for at in (0..all.len()).rev() {
+        sizes[shift + at] = all[at] as u32;
+        if expected(at) > 1 {
+            strides[shift + at] = stride;
+        }
+        stride *= expected(at) as u32;
+    }
+    Ok((sizes, strides))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_broadcasts_stands_still_along_the_axes_it_is_spread_over() {
+        let both = |own: &[usize], all: &[usize]| spread(own, all).expect("it broadcasts");
+        assert_eq!(
+            both(&[2, 1, 1, 5], &[2, 3, 4, 5]),
+            ([2, 3, 4, 5], [5, 0, 0, 1])
+        );
+        assert_eq!(both(&[7], &[3, 7]), ([1, 1, 3, 7], [0, 0, 0, 1]));
+        assert_eq!(both(&[1, 1], &[3, 7]), ([1, 1, 3, 7], [0, 0, 0, 0]));
+        assert_eq!(both(&[], &[3]), ([1, 1, 1, 3], [0; 4]));
+        assert!(spread(&[2], &[3]).is_err());
+        assert!(spread(&[1; 5], &[1; 5]).is_err());
+    }
+
+    #[test]
+    fn many_rows_go_on_along_y() {
+        assert_eq!(grid(5), Ok([5, 1, 1]));
+        assert_eq!(grid(GRID as usize + 1), Ok([GRID, 2, 1]));
+        assert!(grid(1 << 31).is_err());
+    }
+
+    #[test]
+    fn strides_follow_the_axes_wherever_they_are() {
+        let axes = Axes {
+            outer: Some(0),
+            inner: Some(2),
+            row: Some(1),
+            column: Some(3),
+        };
+        assert_eq!(strides(&[2, 3, 4, 5], &axes), [60, 5, 20, 1]);
+        assert_eq!(strides(&[2], &Axes::default()), [0; 4]);
+    }
+}

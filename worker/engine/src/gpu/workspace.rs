@@ -1,0 +1,160 @@
+//! Buffers for one batch in flight, and the pool they come from.
+
+use std::sync::{Mutex, PoisonError};
+
+use wgpu::BufferUsages;
+
+use super::device::Opened;
+use super::error::GpuError;
+use super::program::Prepared;
+use super::slots::Place;
+
+/// Workspaces that wait for their next batch. As many batches as ever were in flight at once have one.
+#[derive(Default)]
+pub(super) struct Pool(Mutex<Vec<Workspace>>);
+
+/// Buffers for one batch in flight.
+pub(super) struct Workspace {
+    pub(super) slots: Vec<wgpu::Buffer>,
+    /// The outputs, one after the other.
+    pub(super) download: wgpu::Buffer,
+    /// By step; nothing for a view.
+    pub(super) bindings: Vec<Option<wgpu::BindGroup>>,
+    needs: Needs,
+}
+
+/// Bytes that a batch takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Needs {
+    pub(super) slots: Vec<u64>,
+    pub(super) download: u64,
+}
+
+impl Needs {
+    fn fit(&self, room: &Needs) -> bool {
+        let slots = self.slots.iter().zip(&room.slots);
+        slots.into_iter().all(|(need, room)| need <= room) && self.download <= room.download
+    }
+
+    /// Rounded up, so that batches of similar sizes find the same workspace; not beyond `limit`.
+    fn rounded(&self, limit: u64) -> Self {
+        let rounded = |bytes: &u64| bytes.next_power_of_two().min(limit.max(*bytes));
+        Needs {
+            slots: self.slots.iter().map(rounded).collect(),
+            download: rounded(&self.download),
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.slots.iter().sum::<u64>() + self.download
+    }
+}
+
+impl Pool {
+    /// The smallest idle one that is large enough, else a new one.
+    ///
+    /// A new one takes the place of the smallest idle one, so that batches that grow do not leave a trail of memory behind.
+    pub(super) fn take(
+        &self,
+        needs: &Needs,
+        steps: &[Prepared],
+        places: &[Place],
+        constants: &[std::sync::Arc<wgpu::Buffer>],
+        gpu: &Opened,
+    ) -> Result<Workspace, GpuError> {
+        let mut idle = self.idle();
+        let fitting = (0..idle.len()).filter(|at| needs.fit(&idle[*at].needs));
+        if let Some(at) = fitting.min_by_key(|at| idle[*at].needs.total()) {
+            return Ok(idle.swap_remove(at));
+        }
+        let smallest = (0..idle.len()).min_by_key(|at| idle[*at].needs.total());
+        drop(smallest.map(|at| idle.swap_remove(at)));
+        drop(idle);
+        let limits = gpu.device.limits();
+        let limit = limits
+            .max_storage_buffer_binding_size
+            .min(limits.max_buffer_size);
+        let needs = needs.rounded(limit);
+        gpu.created(|device| make(device, needs, steps, places, constants))
+    }
+
+    pub(super) fn give_back(&self, workspace: Workspace) {
+        self.idle().push(workspace);
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Workspace>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn make(
+    device: &wgpu::Device,
+    needs: Needs,
+    steps: &[Prepared],
+    places: &[Place],
+    constants: &[std::sync::Arc<wgpu::Buffer>],
+) -> Workspace {
+    let buffer = |bytes, usage| {
+        device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("inferq workspace"),
+            size: bytes,
+            usage,
+            mapped_at_creation: false,
+        })
+    };
+    let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+    let slots: Vec<_> = (needs.slots.iter())
+        .map(|bytes| buffer(*bytes, usage))
+        .collect();
+    let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+    let download = buffer(needs.download, usage);
+    let at = |value: usize| match places[value] {
+        Place::Slot(slot) => &slots[slot],
+        Place::Constant(number) => &*constants[number],
+    };
+    let bindings = steps.iter().map(|step| {
+        let pipeline = step.pipeline.as_ref()?;
+        let buffers = step.buffers(at);
+        let entries: Vec<_> = (0..)
+            .zip(buffers)
+            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        Some(device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("inferq step"),
+            layout: &pipeline.layout,
+            entries: &entries,
+        }))
+    });
+    let bindings = bindings.collect();
+    Workspace {
+        slots,
+        download,
+        bindings,
+        needs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_up_but_not_beyond_the_limit() {
+        let needs = Needs {
+            slots: vec![4, 100, 900],
+            download: 60,
+        };
+        let rounded = needs.rounded(1_000);
+        assert_eq!(
+            rounded,
+            Needs {
+                slots: vec![4, 128, 1_000],
+                download: 64
+            }
+        );
+        assert!(needs.fit(&rounded) && !rounded.fit(&needs));
+    }
+}

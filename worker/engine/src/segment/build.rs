@@ -1,0 +1,209 @@
+//! A segment made of nodes of the graph.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::OnceLock;
+
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
+
+use super::lower::{self, Lowered};
+use super::on_cpu::{Chain, CpuPlan};
+use super::op::{DenseSegment, Segment};
+use crate::cpu::dense::Dense;
+use crate::gpu::{Gpu, Operation, Program, Source, Step};
+
+/// Puts one operator in the place of `nodes`, which are in the order of evaluation.
+///
+/// They stay as they are if the sizes of their values do not follow from those of what comes in.
+pub(super) fn replace(model: &mut TypedModel, nodes: &[usize], gpu: &Gpu) -> TractResult<()> {
+    let parts = Parts::of(model, nodes)?;
+    if !parts.sizes_are_known(model)? {
+        return Ok(());
+    }
+    let (inputs, outputs) = (parts.given.clone(), parts.outputs(model));
+    let segment = parts.segment(model, gpu)?;
+    let mut patch = TypedModelPatch::new("dense segment");
+    let taps = inputs
+        .iter()
+        .map(|input| patch.tap_model(model, *input))
+        .collect::<TractResult<TVec<_>>>()?;
+    let name = format!("{}.segment", model.node(nodes[0]).name);
+    let wires = patch.wire_node(name, DenseSegment::new(segment), &taps)?;
+    for (old, new) in outputs.into_iter().zip(wires) {
+        patch.shunt_outside(model, old, new)?;
+    }
+    patch.apply(model)
+}
+
+/// What a segment is made of, as it is found node by node.
+struct Parts<'a> {
+    nodes: &'a [usize],
+    /// What comes from outside, and is no constant.
+    given: Vec<OutletId>,
+    /// Where each value comes from in the graph: sources first, then what the steps make.
+    values: Vec<OutletId>,
+    number: HashMap<OutletId, usize>,
+    sources: Vec<Source>,
+    constants: Vec<Option<Arc<Tensor>>>,
+    steps: Vec<Step>,
+    chains: Vec<Chain>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(model: &TypedModel, nodes: &'a [usize]) -> TractResult<Self> {
+        let mut parts = Parts {
+            nodes,
+            given: vec![],
+            values: vec![],
+            number: HashMap::new(),
+            sources: vec![],
+            constants: vec![],
+            steps: vec![],
+            chains: vec![],
+        };
+        let inputs = nodes.iter().flat_map(|id| &model.node(*id).inputs);
+        for input in inputs {
+            if !nodes.contains(&input.node) && !parts.number.contains_key(input) {
+                parts.add_source(model, *input)?;
+            }
+        }
+        for id in nodes {
+            let node = model.node(*id);
+            let lowered = lower::lower(model, node)?;
+            let lowered = lowered.with_context(|| format!("{node} is nothing for the card"))?;
+            if !parts.grow(model, node)? {
+                parts.add_step(node, lowered);
+            }
+        }
+        Ok(parts)
+    }
+
+    fn add_source(&mut self, model: &TypedModel, outlet: OutletId) -> TractResult<()> {
+        let constant = model.outlet_fact(outlet)?.konst.clone();
+        self.sources.push(match &constant {
+            Some(constant) => Source::Constant(crate::cpu::elements::<f32>(constant)?.into_owned()),
+            None => {
+                self.given.push(outlet);
+                Source::Given
+            }
+        });
+        self.constants.push(constant);
+        self.add_value(outlet);
+        Ok(())
+    }
+
+    fn add_value(&mut self, outlet: OutletId) {
+        self.number.insert(outlet, self.values.len());
+        self.values.push(outlet);
+    }
+
+    fn add_step(&mut self, node: &TypedNode, lowered: Lowered) {
+        let numbers = |inputs: &[OutletId]| inputs.iter().map(|input| self.number[input]).collect();
+        self.steps.push(Step {
+            operation: lowered.operation,
+            inputs: numbers(&lowered.inputs),
+        });
+        self.chains.push(Chain {
+            operators: vec![node.op.clone()],
+            inputs: numbers(&node.inputs),
+        });
+        self.add_value(node.id.into());
+    }
+
+    /// Lets the dense layer before an activation do that as well, if nobody needs what is in between.
+    fn grow(&mut self, model: &TypedModel, node: &TypedNode) -> TractResult<bool> {
+        let Some(activation) = node.op_as::<ElementWiseOp>().and_then(lower::activation) else {
+            return Ok(false);
+        };
+        let before = node.inputs[0];
+        let step = self.number[&before].checked_sub(self.sources.len());
+        let Some(step) = step.filter(|_| !is_needed_elsewhere(model, before, node.id)) else {
+            return Ok(false);
+        };
+        let Operation::Linear(layer) = &mut self.steps[step].operation else {
+            return Ok(false);
+        };
+        if layer.activation.is_some() {
+            return Ok(false);
+        }
+        layer.activation = Some(activation);
+        self.chains[step].operators.push(node.op.clone());
+        let value = self.sources.len() + step;
+        self.values[value] = node.id.into();
+        self.number.insert(node.id.into(), value);
+        Ok(true)
+    }
+
+    /// Whether the size of every value follows from the sizes of what comes in.
+    fn sizes_are_known(&self, model: &TypedModel) -> TractResult<bool> {
+        let mut known = BTreeSet::new();
+        for outlet in &self.given {
+            for size in model.outlet_fact(*outlet)?.shape.iter() {
+                if let TDim::Sym(symbol) = size {
+                    known.insert(symbol.to_string());
+                }
+            }
+        }
+        for outlet in &self.values {
+            for size in model.outlet_fact(*outlet)?.shape.iter() {
+                if !size
+                    .symbols()
+                    .iter()
+                    .all(|symbol| known.contains(&symbol.to_string()))
+                {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Values that are needed outside.
+    fn outputs(&self, model: &TypedModel) -> Vec<OutletId> {
+        let made = self.values[self.sources.len()..].iter().copied();
+        made.filter(|value| {
+            let successors = &model.node(value.node).outputs[value.slot].successors;
+            let outside = |inlet: &InletId| !self.nodes.contains(&inlet.node);
+            successors.iter().any(outside) || model.outputs.contains(value)
+        })
+        .collect()
+    }
+
+    fn segment(self, model: &TypedModel, gpu: &Gpu) -> TractResult<Segment> {
+        let outlets = self.outputs(model);
+        let outputs: Vec<usize> = outlets.iter().map(|outlet| self.number[outlet]).collect();
+        let shapes = self
+            .values
+            .iter()
+            .map(|value| Ok(model.outlet_fact(*value)?.shape.to_tvec()))
+            .collect::<TractResult<Vec<_>>>()?;
+        let mut rows = None;
+        let mut layers = vec![];
+        for (step, chain) in self.chains.iter().enumerate() {
+            if let Some(dense) = chain.operators[0].downcast_ref::<Dense>() {
+                layers.push([dense.weights().k(), dense.weights().n()]);
+                let shape = &shapes[self.sources.len() + step];
+                let leading = shape.len() - dense.columns().len();
+                rows.get_or_insert_with(|| shape[..leading].iter().product::<TDim>());
+            }
+        }
+        Ok(Segment {
+            name: model.node(self.nodes[0]).name.clone(),
+            shapes,
+            constants: self.constants,
+            cpu: CpuPlan::new(model, self.nodes, &self.given, &outlets)?,
+            program: Program::new(gpu, &self.sources, self.steps, &outputs),
+            chains: self.chains,
+            layers,
+            rows: rows.context("a segment has a dense layer")?,
+            outputs,
+            gpu: gpu.clone(),
+            routes: OnceLock::new(),
+        })
+    }
+}
+
+fn is_needed_elsewhere(model: &TypedModel, outlet: OutletId, reader: usize) -> bool {
+    let successors = &model.node(outlet.node).outputs[outlet.slot].successors;
+    successors.iter().any(|inlet| inlet.node != reader) || model.outputs.contains(&outlet)
+}
