@@ -21,8 +21,10 @@ pub enum Binding {
 /// One entry point of one shader.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernel {
-    /// The shader's file name without its ending.
+    /// Names it among all kernels.
     pub name: &'static str,
+    /// The files its text is made of, without their ending; the last is its own.
+    pub files: &'static [&'static str],
     /// Text of the shader, WGSL, with the parts it shares with others.
     pub source: &'static str,
     /// Function to launch.
@@ -39,44 +41,119 @@ pub struct Kernel {
     pub constants: &'static [(&'static str, u32)],
 }
 
-/// Dense layer: rows times weights, plus bias and residual, through an activation. One tile of the result per workgroup.
-pub const LINEAR: Kernel = Kernel {
-    name: "linear",
-    source: concat!(
-        include_str!("../activation.wgsl"),
-        include_str!("../linear.wgsl")
-    ),
-    entry_point: "linear",
-    workgroup_size: [8, 8, 1],
-    workgroup_bytes: 256 * 4 + 128 * 16,
-    bindings: &[Read, Read, Read, Read, ReadWrite],
-    immediate_bytes: 28,
-    constants: &[
-        ("TILE_ROWS", linear::TILE_ROWS),
-        ("TILE_COLUMNS", linear::TILE_COLUMNS),
-        ("WITH_RESIDUAL", linear::WITH_RESIDUAL),
-        ("CLIP", activation::CLIP),
-        ("GELU", activation::GELU),
-        ("GELU_TANH", activation::GELU_TANH),
-        ("SIGMOID", activation::SIGMOID),
-        ("TANH", activation::TANH),
-        ("SILU", activation::SILU),
-        ("HARD_SWISH", activation::HARD_SWISH),
-        ("LEAKY_RELU", activation::LEAKY_RELU),
-    ],
-};
-
-/// Constants of [`LINEAR`].
-pub mod linear {
-    /// Rows of the result that one workgroup computes.
-    pub const TILE_ROWS: u32 = 16;
-    /// Columns of the result that one workgroup computes.
-    pub const TILE_COLUMNS: u32 = 32;
-    /// There is a residual to add.
-    pub const WITH_RESIDUAL: u32 = 1;
+/// Kernels of a dense layer, `activated(rows · weights + bias + residual)`: each for a number of rows it is best at,
+/// and each for weights of three kinds. All tiles add up alike, bit by bit; [`Tile::Gemv`] does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tile {
+    /// Up to four rows.
+    Gemv,
+    /// Few rows, or few columns.
+    Skinny,
+    /// Tiles of 64 x 64.
+    Tile64,
+    /// Tiles of 128 x 128.
+    Tile128,
 }
 
-/// Numbers of the activations, which [`LINEAR`] and [`ELEMENTWISE`] have in common; 0 is none.
+/// How the weights of a dense layer are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Weights {
+    /// As they are.
+    #[default]
+    F32,
+    /// Half of the bytes, each within 2^-11 of itself.
+    F16,
+    /// A quarter of the bytes, each within half a step of 1 / 127 of the largest of its column.
+    Int8,
+}
+
+impl Tile {
+    /// All of them.
+    pub const ALL: [Tile; 4] = [Tile::Gemv, Tile::Skinny, Tile::Tile64, Tile::Tile128];
+
+    /// Rows and columns of the result that one workgroup computes.
+    #[must_use]
+    pub const fn size(self) -> [u32; 2] {
+        match self {
+            Tile::Gemv => [4, 32],
+            Tile::Skinny => [16, 32],
+            Tile::Tile64 => [64, 64],
+            Tile::Tile128 => [128, 128],
+        }
+    }
+}
+
+impl Weights {
+    /// All of them.
+    pub const ALL: [Weights; 3] = [Weights::F32, Weights::F16, Weights::Int8];
+}
+
+/// The kernel of a dense layer.
+#[must_use]
+pub fn linear(tile: Tile, weights: Weights) -> &'static Kernel {
+    let of_tile = match tile {
+        Tile::Gemv => &GEMV,
+        Tile::Skinny => &SKINNY,
+        Tile::Tile64 => &TILE64,
+        Tile::Tile128 => &TILE128,
+    };
+    match weights {
+        Weights::F32 => &of_tile[0],
+        Weights::F16 => &of_tile[1],
+        Weights::Int8 => &of_tile[2],
+    }
+}
+
+/// A kernel of a dense layer for weights of each kind.
+macro_rules! dense {
+    ($name:literal, $tile:expr, $workgroup_size:expr, $workgroup_bytes:expr) => {
+        [
+            dense!($name, "f32", $tile, $workgroup_size, $workgroup_bytes),
+            dense!($name, "f16", $tile, $workgroup_size, $workgroup_bytes),
+            dense!($name, "int8", $tile, $workgroup_size, $workgroup_bytes),
+        ]
+    };
+    ($name:literal, $weights:literal, $tile:expr, $workgroup_size:expr, $workgroup_bytes:expr) => {
+        Kernel {
+            name: concat!($name, " ", $weights),
+            files: &["activation", concat!("weights_", $weights), "layer", $name],
+            source: concat!(
+                include_str!("../activation.wgsl"),
+                include_str!(concat!("../weights_", $weights, ".wgsl")),
+                include_str!("../layer.wgsl"),
+                include_str!(concat!("../", $name, ".wgsl"))
+            ),
+            entry_point: $name,
+            workgroup_size: $workgroup_size,
+            workgroup_bytes: $workgroup_bytes,
+            bindings: &[Read, Read, Read, Read, ReadWrite],
+            immediate_bytes: 28,
+            constants: &[
+                ("TILE_ROWS", $tile.size()[0]),
+                ("TILE_COLUMNS", $tile.size()[1]),
+                ("WITH_RESIDUAL", WITH_RESIDUAL),
+                ("CLIP", activation::CLIP),
+                ("GELU", activation::GELU),
+                ("GELU_TANH", activation::GELU_TANH),
+                ("SIGMOID", activation::SIGMOID),
+                ("TANH", activation::TANH),
+                ("SILU", activation::SILU),
+                ("HARD_SWISH", activation::HARD_SWISH),
+                ("LEAKY_RELU", activation::LEAKY_RELU),
+            ],
+        }
+    };
+}
+
+const GEMV: [Kernel; 3] = dense!("gemv", Tile::Gemv, [8, 32, 1], 256 * 16);
+const SKINNY: [Kernel; 3] = dense!("skinny", Tile::Skinny, [8, 8, 1], 256 * 4 + 128 * 16);
+const TILE64: [Kernel; 3] = dense!("tile64", Tile::Tile64, [16, 16, 1], (272 + 256) * 16);
+const TILE128: [Kernel; 3] = dense!("tile128", Tile::Tile128, [16, 16, 1], (264 + 256) * 16);
+
+/// The dense layer has a residual to add.
+pub const WITH_RESIDUAL: u32 = 1;
+
+/// Numbers of the activations, which dense layers and [`ELEMENTWISE`] have in common; 0 is none.
 pub mod activation {
     /// Within two bounds; a NaN stays one, as with all of them.
     pub const CLIP: u32 = 1;
@@ -99,6 +176,7 @@ pub mod activation {
 /// Products of matrices that are both computed, with a stride for each axis. One tile of a result per workgroup.
 pub const PRODUCT: Kernel = Kernel {
     name: "product",
+    files: &["product"],
     source: include_str!("../product.wgsl"),
     entry_point: "product_of_pairs",
     workgroup_size: [8, 8, 1],
@@ -125,6 +203,7 @@ pub const GRID: u32 = 32_768;
 /// Softmax of each row, scaled and masked. One row per workgroup.
 pub const SOFTMAX: Kernel = Kernel {
     name: "softmax",
+    files: &["softmax"],
     source: include_str!("../softmax.wgsl"),
     entry_point: "softmax_rows",
     workgroup_size: [64, 1, 1],
@@ -137,6 +216,7 @@ pub const SOFTMAX: Kernel = Kernel {
 /// Layer norm or RMS norm of each row. One row per workgroup.
 pub const NORM: Kernel = Kernel {
     name: "norm",
+    files: &["norm"],
     source: include_str!("../norm.wgsl"),
     entry_point: "norm_rows",
     workgroup_size: [64, 1, 1],
@@ -164,6 +244,7 @@ pub mod norm {
 /// Sums, differences, products and activations, element by element.
 pub const ELEMENTWISE: Kernel = Kernel {
     name: "elementwise",
+    files: &["activation", "elementwise"],
     source: concat!(
         include_str!("../activation.wgsl"),
         include_str!("../elementwise.wgsl")
@@ -198,7 +279,13 @@ pub mod elementwise {
 }
 
 /// Every kernel there is.
-pub const KERNELS: [Kernel; 5] = [LINEAR, PRODUCT, SOFTMAX, NORM, ELEMENTWISE];
-
-/// Files that are no kernels, but part of some.
-pub const PARTS: [&str; 1] = ["activation"];
+#[must_use]
+pub fn kernels() -> Vec<&'static Kernel> {
+    let dense = Tile::ALL.into_iter().flat_map(|tile| {
+        let all = Weights::ALL.into_iter();
+        all.map(move |weights| linear(tile, weights))
+    });
+    dense
+        .chain([&PRODUCT, &SOFTMAX, &NORM, &ELEMENTWISE])
+        .collect()
+}

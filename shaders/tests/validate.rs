@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use inferq_shaders::{Binding, KERNELS, Kernel, PARTS};
+use inferq_shaders::{Binding, Kernel, kernels};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, ShaderStage, StorageAccess};
 
@@ -13,7 +13,9 @@ const GUARANTEED_WORKGROUP_BYTES: u32 = 16_384;
 fn module(kernel: &Kernel) -> (Module, ModuleInfo) {
     let module = naga::front::wgsl::parse_str(kernel.source)
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string(kernel.source)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES)
+    // Beside immediates only what every driver of Vulkan, Metal and Direct3D 12 can.
+    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{}: {:?}", kernel.name, error.into_inner()));
     (module, info)
@@ -33,14 +35,16 @@ fn every_shader_file_is_in_the_catalogue() {
         })
         .filter_map(|name| name.strip_suffix(".wgsl").map(str::to_owned))
         .collect();
-    let kernels = KERNELS.iter().map(|kernel| kernel.name);
-    let names = kernels.chain(PARTS).map(str::to_owned).collect();
-    assert_eq!(files, names);
+    let kernels = kernels();
+    let named = kernels.iter().flat_map(|kernel| kernel.files);
+    assert_eq!(files, named.map(|name| (*name).to_owned()).collect());
+    let names: BTreeSet<&str> = kernels.iter().map(|kernel| kernel.name).collect();
+    assert_eq!(names.len(), kernels.len(), "each has a name of its own");
 }
 
 #[test]
 fn every_shader_is_valid_and_translates_to_spirv() {
-    for kernel in &KERNELS {
+    for kernel in kernels() {
         let (module, info) = module(kernel);
         let pipeline = naga::back::spv::PipelineOptions {
             shader_stage: ShaderStage::Compute,
@@ -59,7 +63,7 @@ fn every_shader_is_valid_and_translates_to_spirv() {
 
 #[test]
 fn entry_points_and_workgroup_sizes_agree_with_the_catalogue() {
-    for kernel in &KERNELS {
+    for kernel in kernels() {
         let (module, _) = module(kernel);
         let [entry] = &module.entry_points[..] else {
             panic!(
@@ -80,7 +84,7 @@ fn entry_points_and_workgroup_sizes_agree_with_the_catalogue() {
 
 #[test]
 fn bindings_agree_with_the_catalogue() {
-    for kernel in &KERNELS {
+    for kernel in kernels() {
         let (module, _) = module(kernel);
         let mut found: Vec<(u32, Binding)> = vec![];
         for (_, variable) in module.global_variables.iter() {
@@ -112,7 +116,7 @@ fn bindings_agree_with_the_catalogue() {
 
 #[test]
 fn immediates_and_workgroup_memory_agree_with_the_catalogue() {
-    for kernel in &KERNELS {
+    for kernel in kernels() {
         let (module, _) = module(kernel);
         let bytes = |wanted: fn(&AddressSpace) -> bool| -> u32 {
             let variables = module.global_variables.iter().map(|(_, variable)| variable);
@@ -131,7 +135,7 @@ fn immediates_and_workgroup_memory_agree_with_the_catalogue() {
 
 #[test]
 fn constants_agree_with_the_catalogue() {
-    for kernel in &KERNELS {
+    for kernel in kernels() {
         let (module, _) = module(kernel);
         for (name, wanted) in kernel.constants {
             let (_, constant) = module

@@ -23,5 +23,7 @@ mod workspace;
 
 pub use device::{AdapterInfo, AdapterKind, Gpu, GpuPolicy, adapters};
 pub use error::GpuError;
-pub use operation::{Activation, Axes, Combine, Layer, Norm, Operation, Pairs};
+pub use operation::{
+    Activation, Axes, Choice, Combine, Layer, Norm, Operation, Pairs, Tile, Weights,
+};
 pub use program::{Program, Source, Step};

@@ -49,4 +49,6 @@ pub use load::{LoadLimits, load_bytes, load_file};
 pub use model::{BatchProof, Model, SegmentReport, Session};
 pub use plan::OnnxModel;
 pub use profile::NodeTime;
+#[cfg(feature = "gpu")]
+pub use segment::CardSettings;
 pub use tensor::{Tensor, TensorError};

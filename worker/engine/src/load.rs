@@ -48,6 +48,9 @@ pub struct LoadLimits {
     /// Card that dense parts may run on. Default none: everything runs on the CPU.
     #[cfg(feature = "gpu")]
     pub gpu: Option<crate::gpu::Gpu>,
+    /// How they use it.
+    #[cfg(feature = "gpu")]
+    pub card: crate::CardSettings,
 }
 
 impl Default for LoadLimits {
@@ -59,6 +62,8 @@ impl Default for LoadLimits {
             threads_per_run: NonZeroUsize::MIN,
             #[cfg(feature = "gpu")]
             gpu: None,
+            #[cfg(feature = "gpu")]
+            card: crate::CardSettings::default(),
         }
     }
 }
@@ -146,7 +151,7 @@ fn load(bytes: &[u8], folder: Option<&Path>, limits: &LoadLimits) -> Result<Onnx
         rewrite::apply(&mut decluttered)?;
         #[cfg(feature = "gpu")]
         if let Some(gpu) = &limits.gpu {
-            crate::segment::cut(&mut decluttered, gpu)?;
+            crate::segment::cut(&mut decluttered, gpu, limits.card)?;
         }
         let mut optimized = decluttered.into_optimized()?;
         resident::share_constants(&mut optimized)?;

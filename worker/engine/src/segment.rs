@@ -29,15 +29,25 @@ mod used;
 
 use tract_onnx::prelude::{TractResult, TypedModel};
 
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Weights};
 use crate::model::SegmentReport;
 
 pub(crate) use used::{CardUse, take_use};
 
+/// How a model uses the card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CardSettings {
+    /// How weights of dense layers are kept there. Smaller ones are read faster and are less exact.
+    pub weights: Weights,
+    /// Whether equal rows have equal bits in batches of any size: kernels that add up alike, and all runs either
+    /// on the card or on the CPU. Only a failure of the card still moves a batch to the CPU.
+    pub deterministic: bool,
+}
+
 /// Cuts the dense segments out of `model` for `gpu`; all of them run on the CPU until [`settle`].
-pub(crate) fn cut(model: &mut TypedModel, gpu: &Gpu) -> TractResult<()> {
+pub(crate) fn cut(model: &mut TypedModel, gpu: &Gpu, settings: CardSettings) -> TractResult<()> {
     for segment in partition::segments(model)? {
-        build::replace(model, &segment, gpu)?;
+        build::replace(model, &segment, gpu, settings)?;
     }
     model.prop_consts()?;
     model.compact()

@@ -78,7 +78,10 @@ impl Segment {
         let count = self.layers.len();
         let noun = if count == 1 { "layer" } else { "layers" };
         let steps = self.steps;
-        format!("segment {}, {count} dense {noun} in {steps} steps: {}", self.name, self.runs)
+        format!(
+            "segment {}, {count} dense {noun} in {steps} steps: {}",
+            self.name, self.runs
+        )
     }
 }
 

@@ -131,6 +131,11 @@ impl Dense {
 /// What a segment has to know to do the same on a card.
 #[cfg(feature = "gpu")]
 impl Dense {
+    /// Sizes of the axes of the rows that are summed over.
+    pub(crate) fn inner(&self) -> &[usize] {
+        &self.inner
+    }
+
     /// Sizes of the axes that the result has in their place.
     pub(crate) fn columns(&self) -> &[usize] {
         &self.columns

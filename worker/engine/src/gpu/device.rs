@@ -171,9 +171,8 @@ impl Gpu {
         }
         // Only what kernels need is raised above the defaults: large matrices and immediates.
         let available = adapter.limits();
-        let immediates = inferq_shaders::KERNELS
-            .iter()
-            .map(|kernel| kernel.immediate_bytes);
+        let kernels = inferq_shaders::kernels();
+        let immediates = kernels.iter().map(|kernel| kernel.immediate_bytes);
         let limits = wgpu::Limits {
             max_storage_buffer_binding_size: available.max_storage_buffer_binding_size,
             max_buffer_size: available.max_buffer_size,

@@ -1,15 +1,17 @@
 //! How a step is launched for values of given shapes: workgroups, and the numbers its shader is told.
 
-use inferq_shaders::{GRID, elementwise, linear, norm, product};
+use inferq_shaders::{GRID, Tile, WITH_RESIDUAL, elementwise, norm, product};
 
 use super::device::Opened;
 use super::error::GpuError;
 use super::layout::{check_groups, check_size};
-use super::operation::{Activation, Axes, Layer, Norm, Operation, Pairs};
+use super::operation::{Activation, Axes, Choice, Layer, Norm, Operation, Pairs};
 
 /// One launch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Dispatch {
+    /// The kernel, for operations that have several.
+    pub(super) tile: Option<Tile>,
     pub(super) groups: [u32; 3],
     immediates: Vec<u32>,
 }
@@ -29,6 +31,7 @@ pub(super) fn dispatch(
     operation: &Operation,
     inputs: &[&[usize]],
     result: &[usize],
+    choice: Choice,
     gpu: &Opened,
 ) -> Result<Option<Dispatch>, GpuError> {
     let given = |place: usize| inputs.get(place).copied();
@@ -38,7 +41,16 @@ pub(super) fn dispatch(
             check_size("a view", count(result), count(first))?;
             return Ok(None);
         }
-        Operation::Linear(layer) => of_linear(layer, first, given(1), result, gpu)?,
+        Operation::Linear(layer) => {
+            check_linear(layer, first, given(1), result)?;
+            of_linear(
+                layer,
+                count(first) / layer.inputs,
+                given(1).is_some(),
+                choice,
+                gpu,
+            )?
+        }
         Operation::Product(pairs) => {
             let right = given(1).ok_or(GpuError::Empty("the right side of a product"))?;
             of_product(pairs, [first, right, result], gpu)?
@@ -60,29 +72,37 @@ pub(super) fn count(shape: &[usize]) -> usize {
     shape.iter().product()
 }
 
-fn of_linear(
+fn check_linear(
     layer: &Layer,
     rows: &[usize],
     residual: Option<&[usize]>,
     result: &[usize],
-    gpu: &Opened,
-) -> Result<Dispatch, GpuError> {
-    let m = count(rows) / layer.inputs.max(1);
+) -> Result<(), GpuError> {
+    let m = count(rows) / layer.inputs;
     check_size("the rows of a layer", count(rows), m * layer.inputs)?;
     check_size("the result of a layer", count(result), m * layer.outputs)?;
-    if let Some(residual) = residual {
-        check_size("the residual of a layer", count(residual), count(result))?;
+    match residual {
+        Some(residual) => check_size("the residual of a layer", count(residual), count(result)),
+        None => Ok(()),
     }
-    let row_groups = m.div_ceil(linear::TILE_ROWS as usize);
-    check_groups("the number of rows", row_groups, m, linear::TILE_ROWS, gpu)?;
-    let column_groups = layer.outputs.div_ceil(linear::TILE_COLUMNS as usize);
-    let parts = if residual.is_some() {
-        linear::WITH_RESIDUAL
-    } else {
-        0
-    };
+}
+
+fn of_linear(
+    layer: &Layer,
+    m: usize,
+    with_residual: bool,
+    choice: Choice,
+    gpu: &Opened,
+) -> Result<Dispatch, GpuError> {
+    let tile = choice.tile(m, layer.outputs);
+    let [rows, columns] = tile.size();
+    let row_groups = m.div_ceil(rows as usize);
+    check_groups("the number of rows", row_groups, m, rows, gpu)?;
+    let column_groups = layer.outputs.div_ceil(columns as usize);
+    let parts = if with_residual { WITH_RESIDUAL } else { 0 };
     let (activation, [low, high]) = numbers(layer.activation);
     Ok(Dispatch {
+        tile: Some(tile),
         groups: [column_groups as u32, row_groups as u32, 1],
         immediates: vec![
             m as u32,
@@ -140,6 +160,7 @@ fn of_product(pairs: &Pairs, shapes: [&[usize]; 3], gpu: &Opened) -> Result<Disp
     immediates.extend(strides(right, &pairs.right));
     immediates.extend(strides(result, &pairs.result));
     Ok(Dispatch {
+        tile: None,
         groups: [column_groups as u32, row_groups as u32, all as u32],
         immediates,
     })
@@ -171,6 +192,7 @@ fn of_softmax(
     };
     let [outer, middle, last, column] = strides;
     Ok(Dispatch {
+        tile: None,
         groups: grid(rows)?,
         immediates: vec![
             rows as u32,
@@ -197,6 +219,7 @@ fn of_norm(layer: &Norm, rows: &[usize], result: &[usize]) -> Result<Dispatch, G
         | part(layer.scale.is_some(), norm::WITH_SCALE)
         | part(layer.shift.is_some(), norm::WITH_SHIFT);
     Ok(Dispatch {
+        tile: None,
         groups: grid(row_count)?,
         immediates: vec![
             row_count as u32,
@@ -230,6 +253,7 @@ fn of_elements(
     immediates.extend(&sizes[1..]);
     immediates.extend(strides);
     Ok(Dispatch {
+        tile: None,
         groups: grid(count(left).div_ceil(elementwise::LANES as usize))?,
         immediates,
     })

@@ -32,16 +32,6 @@ pub(super) fn check_groups(
     })
 }
 
-/// Bytes of a matrix with padded rows, if the device can bind that many at once.
-pub(super) fn matrix_bytes(
-    what: &'static str,
-    rows: usize,
-    columns: usize,
-    gpu: &Opened,
-) -> Result<u64, GpuError> {
-    value_bytes(what, rows.saturating_mul(padded_size(columns)), gpu)
-}
-
 /// Bytes of so many numbers, if the device can bind that many at once. No buffer is empty.
 pub(super) fn value_bytes(what: &'static str, count: usize, gpu: &Opened) -> Result<u64, GpuError> {
     let limits = gpu.device.limits();

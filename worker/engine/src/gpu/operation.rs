@@ -2,6 +2,8 @@
 
 use inferq_shaders::{activation, elementwise};
 
+pub use inferq_shaders::{Tile, Weights};
+
 /// What one step makes of the values it is given.
 #[derive(Debug, Clone)]
 pub enum Operation {
@@ -65,6 +67,8 @@ pub struct Layer {
     pub bias: Vec<f32>,
     /// What comes last.
     pub activation: Option<Activation>,
+    /// How the weights are kept on the device.
+    pub kept_as: Weights,
 }
 
 /// Which axis of each value a product goes along; an axis that is not there counts as one of size 1.
@@ -187,5 +191,57 @@ impl Activation {
             | Activation::Silu
             | Activation::HardSwish => [0.0; 2],
         }
+    }
+}
+
+/// Which kernel a dense layer runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// What is likely the fastest for its sizes.
+    Likely,
+    /// The same, but of those that add up alike: a row's bits do not depend on the number of rows.
+    Alike,
+    /// This one, wherever it can.
+    Only(Tile),
+}
+
+/// A tile has to leave work for so many workgroups; fewer of a large one would leave most of a card idle.
+const ENOUGH_GROUPS: usize = 64;
+
+impl Choice {
+    /// The kernel for `m` rows of `n` columns.
+    pub(super) fn tile(self, m: usize, n: usize) -> Tile {
+        let can = |tile: &Tile| *tile != Tile::Gemv || m <= tile.size()[0] as usize;
+        match self {
+            Choice::Only(tile) if can(&tile) => return tile,
+            Choice::Likely if can(&Tile::Gemv) => return Tile::Gemv,
+            Choice::Likely | Choice::Alike | Choice::Only(_) => {}
+        }
+        let suits = |tile: &Tile| {
+            let [rows, columns] = tile.size().map(|size| size as usize);
+            // More than half of it has something to do.
+            let filled = 2 * m > rows && 2 * n > columns;
+            filled && m.div_ceil(rows) * n.div_ceil(columns) >= ENOUGH_GROUPS
+        };
+        let large = [Tile::Tile128, Tile::Tile64].into_iter().find(suits);
+        large.unwrap_or(Tile::Skinny)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tile_is_large_only_where_there_is_enough_to_do() {
+        assert_eq!(Choice::Likely.tile(1, 4_096), Tile::Gemv);
+        assert_eq!(Choice::Alike.tile(1, 4_096), Tile::Skinny);
+        assert_eq!(Choice::Likely.tile(16, 4_096), Tile::Skinny);
+        assert_eq!(Choice::Likely.tile(128, 4_096), Tile::Tile64);
+        assert_eq!(Choice::Likely.tile(4_096, 4_096), Tile::Tile128);
+        assert_eq!(Choice::Likely.tile(100_000, 10), Tile::Skinny);
+        assert_eq!(Choice::Only(Tile::Tile128).tile(3, 3), Tile::Tile128);
+        // It takes four rows at most.
+        assert_eq!(Choice::Only(Tile::Gemv).tile(5, 4_096), Tile::Skinny);
     }
 }

@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use inferq_shaders::{ELEMENTWISE, LINEAR, NORM, PRODUCT, SOFTMAX};
+use inferq_shaders::{ELEMENTWISE, Kernel, NORM, PRODUCT, SOFTMAX, Tile, linear};
 
 use super::device::{Gpu, Opened};
 use super::dispatch::{Dispatch, count, dispatch};
 use super::error::GpuError;
 use super::layout::{check_size, value_bytes};
-use super::operation::Operation;
+use super::operation::{Choice, Operation};
 use super::pipeline::{Pipeline, pipeline};
 use super::slots::{Place, Use, assign};
 use super::upload;
@@ -65,8 +65,8 @@ pub(super) struct Prepared {
     operation: Operation,
     inputs: Vec<usize>,
     result: usize,
-    /// Nothing for a view.
-    pub(super) pipeline: Option<Arc<Pipeline>>,
+    /// Nothing for a view; for a dense layer one for each tile, in their order.
+    pipelines: Vec<Arc<Pipeline>>,
     constants: Vec<Arc<wgpu::Buffer>>,
 }
 
@@ -123,7 +123,7 @@ impl Program {
             .iter()
             .map(|step| Use {
                 inputs: &step.inputs,
-                view: step.pipeline.is_none(),
+                view: step.pipelines.is_empty(),
             })
             .collect();
         let (places, slots) = assign(&sources, &uses, outputs);
@@ -151,12 +151,18 @@ impl Program {
         )
     }
 
-    /// Runs all steps. `inputs` are the given sources, row-major; `shapes` has one for each value, sources first.
+    /// Runs all steps. `inputs` are the given sources, row-major; `shapes` has one for each value, sources first;
+    /// `choice` says on which kernels dense layers run.
     ///
     /// # Errors
     /// [`GpuError::Shape`] and [`GpuError::Limit`] before anything is sent; all else means that this
     /// batch has no result and has to be computed elsewhere.
-    pub fn run(&self, inputs: &[&[f32]], shapes: &[Vec<usize>]) -> Result<Vec<Vec<f32>>, GpuError> {
+    pub fn run(
+        &self,
+        inputs: &[&[f32]],
+        shapes: &[Vec<usize>],
+        choice: Choice,
+    ) -> Result<Vec<Vec<f32>>, GpuError> {
         let given: Vec<usize> = (0..self.sources.len())
             .filter(|source| !self.sources[*source])
             .collect();
@@ -165,7 +171,7 @@ impl Program {
         for (value, input) in given.iter().zip(inputs) {
             check_size("the batch", input.len(), count(&shapes[*value]))?;
         }
-        let launches = self.launches(shapes)?;
+        let launches = self.launches(shapes, choice)?;
         let needs = self.needs(shapes)?;
         let workspace = self.pool.take(
             &needs,
@@ -238,11 +244,16 @@ impl Program {
         }
     }
 
-    fn launches(&self, shapes: &[Vec<usize>]) -> Result<Vec<Option<Dispatch>>, GpuError> {
+    fn launches(
+        &self,
+        shapes: &[Vec<usize>],
+        choice: Choice,
+    ) -> Result<Vec<Option<Dispatch>>, GpuError> {
         let launches = self.steps.iter().map(|step| {
             let inputs = step.inputs.iter().map(|input| &shapes[*input][..]);
             let inputs: Vec<&[usize]> = inputs.collect();
-            dispatch(&step.operation, &inputs, &shapes[step.result], &self.gpu)
+            let result = &shapes[step.result];
+            dispatch(&step.operation, &inputs, result, choice, &self.gpu)
         });
         launches.collect()
     }
@@ -273,7 +284,11 @@ impl Program {
             for ((step, launch), bindings) in
                 self.steps.iter().zip(launches).zip(&workspace.bindings)
             {
-                let (Some(pipeline), Some(launch)) = (&step.pipeline, launch) else {
+                let Some(launch) = launch else {
+                    continue;
+                };
+                let place = launch.tile.map_or(0, |tile| tile as usize);
+                let Some(pipeline) = step.pipelines.get(place) else {
                     continue;
                 };
                 pass.set_pipeline(&pipeline.pipeline);
@@ -321,22 +336,33 @@ impl Program {
 
 impl Prepared {
     fn new(step: Step, result: usize, gpu: &Opened) -> Result<Self, GpuError> {
-        let kernel = match &step.operation {
-            Operation::Linear(_) => Some(&LINEAR),
-            Operation::Product(_) => Some(&PRODUCT),
-            Operation::Softmax { .. } => Some(&SOFTMAX),
-            Operation::Norm(_) => Some(&NORM),
-            Operation::Elementwise { .. } => Some(&ELEMENTWISE),
-            Operation::View => None,
+        let kernels: Vec<&Kernel> = match &step.operation {
+            Operation::Linear(layer) => {
+                let tiles = Tile::ALL.into_iter();
+                tiles.map(|tile| linear(tile, layer.kept_as)).collect()
+            }
+            Operation::Product(_) => vec![&PRODUCT],
+            Operation::Softmax { .. } => vec![&SOFTMAX],
+            Operation::Norm(_) => vec![&NORM],
+            Operation::Elementwise { .. } => vec![&ELEMENTWISE],
+            Operation::View => vec![],
         };
         let constants = upload::constants(&step.operation, gpu)?;
         Ok(Prepared {
-            pipeline: kernel.map(|kernel| pipeline(kernel, gpu)).transpose()?,
+            pipelines: kernels
+                .into_iter()
+                .map(|kernel| pipeline(kernel, gpu))
+                .collect::<Result<_, _>>()?,
             constants,
             operation: step.operation.without_numbers(),
             inputs: step.inputs,
             result,
         })
+    }
+
+    /// How buffers are bound; nothing for a view. Kernels of one operation bind alike.
+    pub(super) fn layout(&self) -> Option<&wgpu::BindGroupLayout> {
+        self.pipelines.first().map(|pipeline| &pipeline.layout)
     }
 
     /// What the kernel binds, in order. What is not there has something else in its place, which it does not read.

@@ -113,7 +113,7 @@ fn make(
         Place::Constant(number) => &*constants[number],
     };
     let bindings = steps.iter().map(|step| {
-        let pipeline = step.pipeline.as_ref()?;
+        let layout = step.layout()?;
         let buffers = step.buffers(at);
         let entries: Vec<_> = (0..)
             .zip(buffers)
@@ -124,7 +124,7 @@ fn make(
             .collect();
         Some(device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("inferq step"),
-            layout: &pipeline.layout,
+            layout,
             entries: &entries,
         }))
     });

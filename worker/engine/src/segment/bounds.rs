@@ -3,9 +3,11 @@
 //! Both are within the bound of `shaders/*.wgsl` of the exact value, perhaps on opposite sides.
 
 use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::change_axes::AxisOp;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
+use tract_onnx::tract_core::ops::math::{Max, Min};
 use tract_onnx::tract_core::ops::nn::LeakyRelu;
 
 use super::on_cpu::Chain;
@@ -13,21 +15,24 @@ use crate::cpu::dense::Dense;
 use crate::cpu::elements;
 use crate::cpu::norm::Norm;
 use crate::cpu::softmax::Softmax;
+use crate::gpu::Weights;
 
 const UNIT: f64 = 1.0 / (1 << 24) as f64;
 /// Numbers below it may be taken as 0.
 const LEAST: f64 = f32::MIN_POSITIVE as f64;
 
-/// For each element of the result. `inputs` are what the step is given, `made` what each of its operators gives.
+/// For each element of the result. `inputs` are what the step is given, `made` what each of its operators gives;
+/// `kept_as` is how the card keeps the weights of dense layers.
 pub(super) fn of(
     chain: &Chain,
     inputs: &[&Tensor],
     made: &[Tensor],
     symbols: &SymbolValues,
+    kept_as: Weights,
 ) -> TractResult<Vec<f64>> {
     let operator = &chain.operators[0];
     let mut bounds = if let Some(dense) = operator.downcast_ref::<Dense>() {
-        linear(dense, inputs, &made[0])?
+        linear(dense, inputs, &made[0], kept_as)?
     } else if let Some(product) = operator.downcast_ref::<EinSum>() {
         of_product(product, inputs, &made[0], symbols)?
     } else if let Some(softmax) = operator.downcast_ref::<Softmax>() {
@@ -49,12 +54,13 @@ pub(super) fn of(
     Ok(bounds)
 }
 
-/// Whether the last operator is a function of each element.
-pub(super) fn is_activation(chain: &Chain) -> bool {
-    chain
-        .operators
-        .last()
-        .is_some_and(|last| last.is::<ElementWiseOp>())
+/// Whether the last operator may make a number of a NaN here, which it does not on the card.
+pub(super) fn may_lose_nan(chain: &Chain) -> bool {
+    chain.operators.last().is_some_and(|last| {
+        let binary = last.downcast_ref::<TypedBinOp>();
+        let bounds = binary.is_some_and(|op| op.0.is::<Max>() || op.0.is::<Min>());
+        bounds || last.is::<ElementWiseOp>()
+    })
 }
 
 fn ulp(value: f64) -> f64 {
@@ -68,12 +74,23 @@ fn wide(tensor: &Tensor) -> TractResult<Vec<f64>> {
         .collect())
 }
 
-/// Sums of products: `sqrt(k) * 2^-24 * sum|row||weight|`, and 4 ulp of all that is added.
-fn linear(dense: &Dense, inputs: &[&Tensor], made: &Tensor) -> TractResult<Vec<f64>> {
+/// Sums of products: `sqrt(k) * 2^-24 * sum|row||weight|`, 4 ulp of all that is added, and what the weights lose.
+fn linear(
+    dense: &Dense,
+    inputs: &[&Tensor],
+    made: &Tensor,
+    kept_as: Weights,
+) -> TractResult<Vec<f64>> {
     let (k, n) = (dense.weights().k(), dense.weights().n());
     let (weights, bias) = (dense.weights().unpacked(), dense.bias());
     let rows = wide(inputs[0])?;
     let residual = inputs.get(1).map(|residual| wide(residual)).transpose()?;
+    let mut largest_weights = vec![0.0f64; n];
+    for row in weights.chunks_exact(n) {
+        for (largest, weight) in largest_weights.iter_mut().zip(row) {
+            *largest = largest.max(f64::from(weight.abs()));
+        }
+    }
     let mut bounds = wide(made)?;
     let mut sizes = vec![0.0; n];
     for (row, (values, bounds)) in rows
@@ -87,12 +104,19 @@ fn linear(dense: &Dense, inputs: &[&Tensor], made: &Tensor) -> TractResult<Vec<f
                 *size += (value * f64::from(*weight)).abs();
             }
         }
+        let row_size: f64 = values.iter().map(|value| value.abs()).sum();
         for (column, bound) in bounds.iter_mut().enumerate() {
             let added = residual
                 .as_ref()
                 .map_or(0.0, |residual| residual[row * n + column].abs());
             let largest = sizes[column].max(f64::from(bias[column]).abs()).max(added);
-            *bound = sum_bound(k, sizes[column]) + 8.0 * ulp(largest);
+            let lost = match kept_as {
+                Weights::F32 => 0.0,
+                // Below the normal halves a weight is within 2^-25.
+                Weights::F16 => sizes[column] / 2048.0 + row_size / f64::from(1 << 25),
+                Weights::Int8 => 1.001 * row_size * largest_weights[column] / 254.0,
+            };
+            *bound = sum_bound(k, sizes[column]) + 8.0 * ulp(largest) + lost;
         }
     }
     Ok(bounds)

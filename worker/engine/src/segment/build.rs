@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 
+use super::CardSettings;
 use super::lower::{self, Lowered};
 use super::on_cpu::{Chain, CpuPlan};
 use super::op::{DenseSegment, Segment};
@@ -15,8 +16,13 @@ use crate::gpu::{Gpu, Operation, Program, Source, Step};
 /// Puts one operator in the place of `nodes`, which are in the order of evaluation.
 ///
 /// They stay as they are if the sizes of their values do not follow from those of what comes in.
-pub(super) fn replace(model: &mut TypedModel, nodes: &[usize], gpu: &Gpu) -> TractResult<()> {
-    let parts = Parts::of(model, nodes)?;
+pub(super) fn replace(
+    model: &mut TypedModel,
+    nodes: &[usize],
+    gpu: &Gpu,
+    settings: CardSettings,
+) -> TractResult<()> {
+    let parts = Parts::of(model, nodes, settings)?;
     if !parts.sizes_are_known(model)? {
         return Ok(());
     }
@@ -38,6 +44,7 @@ pub(super) fn replace(model: &mut TypedModel, nodes: &[usize], gpu: &Gpu) -> Tra
 /// What a segment is made of, as it is found node by node.
 struct Parts<'a> {
     nodes: &'a [usize],
+    settings: CardSettings,
     /// What comes from outside, and is no constant.
     given: Vec<OutletId>,
     /// Where each value comes from in the graph: sources first, then what the steps make.
@@ -50,9 +57,10 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn of(model: &TypedModel, nodes: &'a [usize]) -> TractResult<Self> {
+    fn of(model: &TypedModel, nodes: &'a [usize], settings: CardSettings) -> TractResult<Self> {
         let mut parts = Parts {
             nodes,
+            settings,
             given: vec![],
             values: vec![],
             number: HashMap::new(),
@@ -69,7 +77,7 @@ impl<'a> Parts<'a> {
         }
         for id in nodes {
             let node = model.node(*id);
-            let lowered = lower::lower(model, node)?;
+            let lowered = lower::lower(model, node, settings.weights)?;
             let lowered = lowered.with_context(|| format!("{node} is nothing for the card"))?;
             if !parts.grow(model, node)? {
                 parts.add_step(node, lowered);
@@ -179,11 +187,19 @@ impl<'a> Parts<'a> {
             .collect::<TractResult<Vec<_>>>()?;
         let mut rows = None;
         let mut layers = vec![];
+        let mut decided = SymbolValues::default();
         for (step, chain) in self.chains.iter().enumerate() {
             if let Some(dense) = chain.operators[0].downcast_ref::<Dense>() {
                 layers.push([dense.weights().k(), dense.weights().n()]);
                 let shape = &shapes[self.sources.len() + step];
                 let leading = shape.len() - dense.columns().len();
+                let given = &shapes[chain.inputs[0]];
+                let inner = given[given.len() - dense.inner().len()..].iter();
+                for (size, decides) in inner.zip(dense.inner()) {
+                    if let TDim::Sym(symbol) = size {
+                        decided.set(symbol, *decides as i64);
+                    }
+                }
                 rows.get_or_insert_with(|| shape[..leading].iter().product::<TDim>());
             }
         }
@@ -195,9 +211,11 @@ impl<'a> Parts<'a> {
             program: Program::new(gpu, &self.sources, self.steps, &outputs),
             chains: self.chains,
             layers,
+            decided,
             rows: rows.context("a segment has a dense layer")?,
             outputs,
             gpu: gpu.clone(),
+            settings: self.settings,
             routes: OnceLock::new(),
         })
     }

@@ -10,6 +10,7 @@ use tract_onnx::tract_core::internal::*;
 use super::bounds;
 use super::on_cpu::Chain;
 use super::op::Segment;
+use crate::gpu::Choice;
 use crate::proof::Numbers;
 
 /// Numbers of rows that are tried: one, an odd few, more than a tile.
@@ -21,8 +22,8 @@ const ROWS_WITH_NAN: usize = 33;
 /// Longest that sizes other than the first are in a trial.
 const LONGEST: usize = 16;
 
-/// `Err` says what does not agree.
-pub(super) fn agree(segment: &Segment) -> Result<(), String> {
+/// `Err` says what does not agree. Dense layers run on the kernels of `choice`.
+pub(super) fn agree(segment: &Segment, choice: Choice) -> Result<(), String> {
     let failed = |error: TractError| format!("the check failed: {error:#}");
     let on_card = |error| format!("the check on the card failed: {error}");
     let program = segment
@@ -46,17 +47,17 @@ pub(super) fn agree(segment: &Segment) -> Result<(), String> {
             .iter()
             .map(|input| input.try_as_plain_ram()?.as_slice::<f32>());
         let slices = slices.collect::<TractResult<Vec<_>>>().map_err(failed)?;
-        let results = watched.run(&slices, &sizes).map_err(on_card)?;
+        let results = watched.run(&slices, &sizes, choice).map_err(on_card)?;
         for (value, result) in made.iter().zip(&results) {
             values.push(Tensor::from_shape(&sizes[*value], result).map_err(failed)?);
         }
         for (chain, value) in segment.chains.iter().zip(&made) {
-            step_agrees(chain, &values, *value, &symbols)
+            step_agrees(segment, chain, &values, *value, &symbols)
                 .map_err(failed)?
                 .map_err(|error| format!("the card is wrong: {error}"))?;
         }
         let inputs: Vec<&Tensor> = inputs.iter().collect();
-        let outputs = segment.on_card(&inputs, &symbols).map_err(failed)?;
+        let outputs = segment.on_card(&inputs, &symbols, choice).map_err(failed)?;
         for (output, value) in outputs.map_err(on_card)?.iter().zip(&segment.outputs) {
             if output.as_bytes() != values[*value].as_bytes() {
                 return Err(format!(
@@ -69,6 +70,7 @@ pub(super) fn agree(segment: &Segment) -> Result<(), String> {
 }
 
 fn step_agrees(
+    segment: &Segment,
     chain: &Chain,
     values: &[Tensor],
     value: usize,
@@ -77,19 +79,19 @@ fn step_agrees(
     let inputs: Vec<&Tensor> = chain.inputs.iter().map(|input| &values[*input]).collect();
     let given = inputs.iter().map(|input| (*input).clone().into_tvalue());
     let ours = chain.apply(given.collect(), symbols)?;
-    let bounds = bounds::of(chain, &inputs, &ours, symbols)?;
+    let bounds = bounds::of(chain, &inputs, &ours, symbols, segment.settings.weights)?;
     let Some(result) = ours.last() else {
         return Ok(Ok(()));
     };
-    // tract's activations may make a number of a NaN; that the card keeps it is no mistake.
-    let before = if ours.len() > 1 {
-        &ours[ours.len() - 2]
-    } else {
-        inputs[0]
+    // tract's activations and bounds may make a number of a NaN; that the card keeps it is no mistake.
+    let before: Vec<&Tensor> = match ours.len() {
+        1 => inputs,
+        several => vec![&ours[several - 2]],
     };
-    let may_be_nan =
-        (bounds::is_activation(chain) && before.shape() == result.shape()).then_some(before);
-    within(result, &values[value], &bounds, may_be_nan).map(|agrees| {
+    let forgiving = before
+        .into_iter()
+        .find(|before| bounds::may_lose_nan(chain) && before.shape() == result.shape());
+    within(result, &values[value], &bounds, forgiving).map(|agrees| {
         agrees.map_err(|error| format!("{} gives {error}", chain.operators[0].name()))
     })
 }
@@ -125,14 +127,14 @@ fn within(
 
 /// Sizes with which the first dense layer has about `rows` rows: what comes first among the sizes is the batch.
 pub(super) fn symbols(segment: &Segment, rows: usize) -> SymbolValues {
-    let mut symbols = SymbolValues::default();
+    let mut symbols = segment.decided.clone();
     let given = segment.shapes.iter().zip(&segment.constants);
     let given = given.filter(|(_, constant)| constant.is_none());
     let mut found: Vec<Symbol> = vec![];
     for (shape, _) in given {
         for size in shape {
             if let TDim::Sym(symbol) = size {
-                if !found.contains(symbol) {
+                if symbols.get(symbol).is_none() && !found.contains(symbol) {
                     found.push(symbol.clone());
                 }
             }

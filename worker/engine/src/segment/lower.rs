@@ -13,7 +13,7 @@ use tract_onnx::tract_core::ops::nn::{
 use crate::cpu::dense::Dense;
 use crate::cpu::norm::Norm;
 use crate::cpu::softmax::Softmax;
-use crate::gpu::{self, Activation, Axes, Combine, Layer, Operation, Pairs};
+use crate::gpu::{self, Activation, Axes, Combine, Layer, Operation, Pairs, Weights};
 
 /// Most axes of what is spread over something else.
 const MOST_AXES: usize = 4;
@@ -37,11 +37,15 @@ pub(super) fn is_supported(model: &TypedModel, node: &TypedNode) -> TractResult<
         return Ok(false);
     }
     // Its weights need not be laid out to know it.
-    Ok(node.op_is::<Dense>() || lower(model, node)?.is_some())
+    Ok(node.op_is::<Dense>() || lower(model, node, Weights::F32)?.is_some())
 }
 
-/// `None` if the card cannot do it. All values of the node are `f32`.
-pub(super) fn lower(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Lowered>> {
+/// `None` if the card cannot do it. All values of the node are `f32`; `kept_as` is how weights are kept there.
+pub(super) fn lower(
+    model: &TypedModel,
+    node: &TypedNode,
+    kept_as: Weights,
+) -> TractResult<Option<Lowered>> {
     let as_they_are = |operation| {
         Some(Lowered {
             operation,
@@ -57,6 +61,7 @@ pub(super) fn lower(model: &TypedModel, node: &TypedNode) -> TractResult<Option<
             weights: weights.unpacked(),
             bias: dense.bias(),
             activation: (dense.bounds()).map(|(low, high)| Activation::Clip { low, high }),
+            kept_as,
         })));
     }
     if let Some(softmax) = node.op_as::<Softmax>() {

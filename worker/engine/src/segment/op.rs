@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tract_onnx::tract_core::internal::*;
 
+use super::CardSettings;
 use super::on_cpu::{Chain, CpuPlan};
 use super::used::note;
 use super::{check, tune};
 use crate::cpu::elements;
-use crate::gpu::{Gpu, GpuError, Program};
+use crate::gpu::{Choice, Gpu, GpuError, Program};
 use crate::model::SegmentReport;
 
 /// Operators that belong together.
@@ -32,8 +33,11 @@ pub(super) struct Segment {
     pub(super) layers: Vec<[usize; 2]>,
     /// How many rows the first dense layer has.
     pub(super) rows: TDim,
+    /// Sizes that the model leaves open and a dense layer decides.
+    pub(super) decided: SymbolValues,
     pub(super) cpu: CpuPlan,
     pub(super) gpu: Gpu,
+    pub(super) settings: CardSettings,
     /// The steps on the card, or why they are not there.
     pub(super) program: Result<Program, GpuError>,
     /// Decided once, after loading; until then everything runs here.
@@ -61,6 +65,7 @@ impl Segment {
         &self,
         inputs: &[&Tensor],
         symbols: &SymbolValues,
+        choice: Choice,
     ) -> TractResult<Result<Vec<Tensor>, GpuError>> {
         let program = match &self.program {
             Ok(program) => program,
@@ -70,13 +75,22 @@ impl Segment {
         let values = inputs.iter().map(|input| elements::<f32>(input));
         let values = values.collect::<TractResult<Vec<_>>>()?;
         let slices: Vec<&[f32]> = values.iter().map(|values| &**values).collect();
-        let results = match program.run(&slices, &sizes) {
+        let results = match program.run(&slices, &sizes, choice) {
             Ok(results) => results,
             Err(error) => return Ok(Err(error)),
         };
         let tensors = self.outputs.iter().zip(results);
         let tensors = tensors.map(|(value, result)| Tensor::from_shape(&sizes[*value], &result));
         tensors.collect::<TractResult<Vec<_>>>().map(Ok)
+    }
+
+    /// The kernels that are used where nothing was measured.
+    pub(super) fn choice(&self) -> Choice {
+        if self.settings.deterministic {
+            Choice::Alike
+        } else {
+            Choice::Likely
+        }
     }
 
     fn route(&self, rows: usize) -> tune::Route {
@@ -108,9 +122,9 @@ impl DenseSegment {
             if let Err(error) = &segment.program {
                 return Err(format!("the card does not take it: {error}"));
             }
-            check::agree(segment)?;
+            check::agree(segment, segment.choice())?;
             if segment.gpu.is_forced() {
-                return Ok(tune::Routes::forced());
+                return Ok(tune::Routes::forced(segment.choice()));
             }
             tune::measure(segment, budget)
         });
@@ -164,9 +178,9 @@ impl EvalOp for DenseSegment {
     fn eval(&self, context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let segment = &self.0;
         let rows = segment.rows.eval(context.symbols).to_usize()?;
-        if segment.route(rows) == tune::Route::Card && rows > 0 {
+        if let (tune::Route::Card(choice), 1..) = (segment.route(rows), rows) {
             let given: TVec<&Tensor> = inputs.iter().map(|input| &**input).collect();
-            match segment.on_card(&given, context.symbols)? {
+            match segment.on_card(&given, context.symbols, choice)? {
                 Ok(outputs) => {
                     note(|noted| noted.ran = true);
                     return Ok(outputs.into_iter().map(Tensor::into_tvalue).collect());

@@ -7,6 +7,7 @@ use tract_onnx::tract_core::internal::*;
 
 use super::check;
 use super::op::Segment;
+use crate::gpu::{Choice, Tile};
 
 /// Longest that measuring takes for a model, about.
 pub(super) const BUDGET: Duration = Duration::from_secs(2);
@@ -14,6 +15,8 @@ pub(super) const BUDGET: Duration = Duration::from_secs(2);
 const ROWS: [usize; 5] = [1, 4, 16, 64, 256];
 /// The card has to be so much faster. Less is within what the next moment may change.
 const GAIN: f64 = 1.15;
+/// Another kernel has to be so much faster than the one that is likely the best.
+const KERNEL_GAIN: f64 = 1.05;
 /// Runs of each side that are timed at least and at most; the fastest counts.
 const RUNS: [usize; 2] = [3, 20];
 
@@ -21,7 +24,7 @@ const RUNS: [usize; 2] = [3, 20];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
     Cpu,
-    Card,
+    Card(Choice),
 }
 
 /// Where runs go.
@@ -35,14 +38,57 @@ pub(super) struct Routes {
 struct Measured {
     cpu: Duration,
     card: Duration,
+    /// The kernels that took this long.
+    choice: Choice,
+}
+
+impl Measured {
+    fn wins(&self) -> bool {
+        self.cpu.as_secs_f64() >= self.card.as_secs_f64() * GAIN
+    }
 }
 
 impl Routes {
     /// Everything on the card, whatever it takes.
-    pub(super) fn forced() -> Self {
+    pub(super) fn forced(choice: Choice) -> Self {
         Routes {
             measured: [None; ROWS.len()],
-            routes: [Route::Card; ROWS.len()],
+            routes: [Route::Card(choice); ROWS.len()],
+        }
+    }
+
+    /// Each number of rows where it is faster.
+    fn fastest(measured: [Measured; ROWS.len()]) -> Self {
+        Routes {
+            measured: measured.map(Some),
+            routes: measured.map(|measured| match measured.wins() {
+                true => Route::Card(measured.choice),
+                false => Route::Cpu,
+            }),
+        }
+    }
+
+    /// All of them where they are faster together, so that every row is calculated alike.
+    fn together(measured: [Measured; ROWS.len()]) -> Self {
+        let all = measured.iter().fold(
+            Measured {
+                cpu: Duration::ZERO,
+                card: Duration::ZERO,
+                choice: Choice::Alike,
+            },
+            |all, one| Measured {
+                cpu: all.cpu + one.cpu,
+                card: all.card + one.card,
+                ..all
+            },
+        );
+        let route = match all.wins() {
+            true => Route::Card(Choice::Alike),
+            false => Route::Cpu,
+        };
+        Routes {
+            measured: measured.map(Some),
+            routes: [route; ROWS.len()],
         }
     }
 
@@ -58,15 +104,19 @@ impl fmt::Display for Routes {
             return f.write_str("on the card, as it is forced");
         }
         for (at, rows) in ROWS.iter().enumerate() {
-            if let Some(Measured { cpu, card }) = self.measured[at] {
+            if let Some(Measured { cpu, card, choice }) = self.measured[at] {
                 let separator = if at == 0 { "" } else { "; " };
                 let place = match self.routes[at] {
                     Route::Cpu => "CPU",
-                    Route::Card => "card",
+                    Route::Card(_) => "card",
+                };
+                let kernels = match choice {
+                    Choice::Likely | Choice::Alike => String::new(),
+                    Choice::Only(tile) => format!(" by {}", format!("{tile:?}").to_lowercase()),
                 };
                 write!(
                     f,
-                    "{separator}{rows} rows: {place} (CPU {cpu:.1?}, card {card:.1?})"
+                    "{separator}{rows} rows: {place} (CPU {cpu:.1?}, card {card:.1?}{kernels})"
                 )?;
             }
         }
@@ -76,30 +126,58 @@ impl fmt::Display for Routes {
 
 /// Times both sides at each number of rows, within `budget` where that is possible.
 pub(super) fn measure(segment: &Segment, budget: Duration) -> Result<Routes, String> {
-    let mut routes = Routes {
-        measured: [None; ROWS.len()],
-        routes: [Route::Cpu; ROWS.len()],
-    };
-    for (at, rows) in ROWS.into_iter().enumerate() {
+    let failed = |error: TractError| format!("measuring failed: {error:#}");
+    let usual = segment.choice();
+    let mut kernels: Vec<Tile> = vec![];
+    if !segment.settings.deterministic {
+        // One that is wrong is as good as not there.
+        let right = |tile: &Tile| check::agree(segment, Choice::Only(*tile)).is_ok();
+        kernels = Tile::ALL.into_iter().filter(right).collect();
+    }
+    let mut measured = Vec::with_capacity(ROWS.len());
+    for rows in ROWS {
         let share = budget / (2 * ROWS.len() as u32);
-        let failed = |error: TractError| format!("measuring failed: {error:#}");
         let symbols = check::symbols(segment, rows);
         let inputs = check::trial(segment, &symbols).map_err(failed)?;
         let cpu = fastest(share, || segment.on_cpu(&inputs)).map_err(failed)?;
         let inputs: Vec<&Tensor> = inputs.iter().collect();
-        let card = fastest(share, || {
-            segment
-                .on_card(&inputs, &symbols)?
-                .map(drop)
-                .map_err(TractError::from)
-        });
-        let card = card.map_err(failed)?;
-        routes.measured[at] = Some(Measured { cpu, card });
-        if cpu.as_secs_f64() >= card.as_secs_f64() * GAIN {
-            routes.routes[at] = Route::Card;
+        let share = share / (1 + kernels.len() as u32);
+        let on_card = |choice: Choice| {
+            let run = || {
+                let results = segment.on_card(&inputs, &symbols, choice)?;
+                results.map(drop).map_err(TractError::from)
+            };
+            fastest(share, run).map_err(failed)
+        };
+        let mut best = Measured {
+            cpu,
+            card: on_card(usual)?,
+            choice: usual,
+        };
+        for tile in &kernels {
+            // Half of a tile may be idle, or a gemv goes on as something else.
+            let [most_rows, _] = tile.size();
+            let suits = match tile {
+                Tile::Gemv => rows <= most_rows as usize,
+                Tile::Skinny | Tile::Tile64 | Tile::Tile128 => 4 * rows >= most_rows as usize,
+            };
+            if !suits {
+                continue;
+            }
+            let card = on_card(Choice::Only(*tile))?;
+            if best.card.as_secs_f64() >= card.as_secs_f64() * KERNEL_GAIN {
+                best.card = card;
+                best.choice = Choice::Only(*tile);
+            }
         }
+        measured.push(best);
     }
-    Ok(routes)
+    let measured = <[Measured; ROWS.len()]>::try_from(measured);
+    let measured = measured.map_err(|_| "measuring failed: a number of rows is missing")?;
+    Ok(match segment.settings.deterministic {
+        true => Routes::together(measured),
+        false => Routes::fastest(measured),
+    })
 }
 
 /// The fastest of some runs, after one that is not timed.
@@ -122,16 +200,44 @@ fn fastest(share: Duration, mut run: impl FnMut() -> TractResult<()>) -> TractRe
 mod tests {
     use super::*;
 
+    fn measured(milliseconds: [[u64; 2]; ROWS.len()], choice: Choice) -> [Measured; ROWS.len()] {
+        milliseconds.map(|[cpu, card]| Measured {
+            cpu: Duration::from_millis(cpu),
+            card: Duration::from_millis(card),
+            choice,
+        })
+    }
+
     #[test]
     fn a_run_goes_where_the_next_smaller_measured_one_does() {
-        let mut routes = Routes {
-            measured: [None; ROWS.len()],
-            routes: [Route::Cpu; ROWS.len()],
-        };
-        routes.routes[2] = Route::Card;
+        let choice = Choice::Only(Tile::Tile64);
+        let routes = Routes::fastest(measured(
+            [[1, 9], [2, 9], [12, 9], [50, 48], [200, 20]],
+            choice,
+        ));
         let of = [0, 1, 15, 16, 63, 64, 10_000].map(|rows| routes.of(rows));
-        use Route::{Card, Cpu};
-        assert_eq!(of, [Cpu, Cpu, Cpu, Card, Card, Cpu, Cpu]);
-        assert_eq!(Routes::forced().of(10_000), Card);
+        let (card, cpu) = (Route::Card(choice), Route::Cpu);
+        assert_eq!(of, [cpu, cpu, cpu, card, card, cpu, card]);
+        let text = routes.to_string();
+        assert!(
+            text.contains("16 rows: card (CPU 12.0ms, card 9.0ms by tile64)"),
+            "{text}"
+        );
+        assert!(text.contains("64 rows: CPU (CPU 50.0ms"), "{text}");
+        let forced = Routes::forced(Choice::Likely);
+        assert_eq!(forced.of(10_000), Route::Card(Choice::Likely));
+    }
+
+    #[test]
+    fn what_has_to_be_alike_goes_one_way_altogether() {
+        let times = [[1, 9], [2, 9], [12, 9], [50, 10], [200, 20]];
+        let routes = Routes::together(measured(times, Choice::Alike));
+        assert_eq!(
+            [1, 256].map(|rows| routes.of(rows)),
+            [Route::Card(Choice::Alike); 2]
+        );
+        let times = [[1, 9], [2, 9], [12, 9], [50, 60], [80, 70]];
+        let routes = Routes::together(measured(times, Choice::Alike));
+        assert_eq!([1, 256].map(|rows| routes.of(rows)), [Route::Cpu; 2]);
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 
 use inferq_engine::gpu::{
-    Activation, AdapterInfo, AdapterKind, Gpu, GpuError, GpuPolicy, Layer, Operation, Program,
-    Source, Step, adapters,
+    Activation, AdapterInfo, AdapterKind, Choice, Gpu, GpuError, GpuPolicy, Layer, Operation,
+    Program, Source, Step, Tile, Weights, adapters,
 };
 
 /// One device for all tests: each new one compiles the shader again.
@@ -48,6 +48,7 @@ fn layer(inputs: usize, outputs: usize, activation: Option<Activation>) -> Layer
         weights: numbers(inputs * outputs, 3),
         bias: numbers(outputs, 5),
         activation,
+        kept_as: Weights::F32,
     }
 }
 
@@ -68,12 +69,21 @@ fn linear(layer: Layer, inputs: &[usize]) -> Step {
 }
 
 fn run(program: &Program, layer: &Layer, rows: &[f32]) -> Result<Vec<f32>, GpuError> {
-    let count = rows.len() / layer.inputs;
-    let shapes = [vec![count, layer.inputs], vec![count, layer.outputs]];
-    Ok(program.run(&[rows], &shapes)?.remove(0))
+    run_by(Choice::Likely, program, layer, rows)
 }
 
-/// The exact value of one result and how far the kernel may be from it.
+fn run_by(
+    choice: Choice,
+    program: &Program,
+    layer: &Layer,
+    rows: &[f32],
+) -> Result<Vec<f32>, GpuError> {
+    let count = rows.len() / layer.inputs;
+    let shapes = [vec![count, layer.inputs], vec![count, layer.outputs]];
+    Ok(program.run(&[rows], &shapes, choice)?.remove(0))
+}
+
+/// The exact value of one result and how far the kernel may be from it, whatever its weights have lost.
 fn exact(layer: &Layer, row: &[f32], column: usize) -> (f64, f64) {
     let unit = 2f64.powi(-24);
     let weights = layer.weights[column..].iter().step_by(layer.outputs);
@@ -93,9 +103,19 @@ fn exact(layer: &Layer, row: &[f32], column: usize) -> (f64, f64) {
     if let Some(Activation::Clip { low, high }) = layer.activation {
         value = value.clamp(low.into(), high.into());
     }
+    let row_size: f64 = row.iter().map(|value| f64::from(value.abs())).sum();
+    let lost = match layer.kept_as {
+        Weights::F32 => 0.0,
+        Weights::F16 => magnitude / 2048.0 + row_size / f64::from(1 << 25),
+        Weights::Int8 => {
+            let weights = layer.weights[column..].iter().step_by(layer.outputs);
+            let largest = weights.fold(0f32, |largest, weight| largest.max(weight.abs()));
+            1.001 * row_size * f64::from(largest) / 254.0
+        }
+    };
     (
         value,
-        (layer.inputs as f64).sqrt() * unit * magnitude + 4.0 * ulp,
+        (layer.inputs as f64).sqrt() * unit * magnitude + 4.0 * ulp + lost,
     )
 }
 
@@ -155,20 +175,75 @@ fn large_and_small_numbers_are_within_the_stated_bound() {
 }
 
 #[test]
-fn a_row_has_the_same_bits_in_a_batch_of_any_size() {
-    let layer = layer(29, 13, RELU);
-    let on_gpu = upload(gpu(), &layer);
-    let rows = numbers(33 * 29, 11);
-    let all = run(&on_gpu, &layer, &rows).expect("it runs");
-    for size in [1, 2, 3, 16, 17, 32] {
-        let start = 33 - size;
-        let part = run(&on_gpu, &layer, &rows[start * 29..]).expect("it runs");
-        let same = part
-            .iter()
-            .zip(&all[start * 13..])
-            .all(|(a, b)| a.to_bits() == b.to_bits());
-        assert!(same, "{size} rows");
+fn every_tile_is_within_the_stated_bound_with_weights_of_every_kind() {
+    let sizes = [
+        (1, 3, 5),
+        (4, 37, 33),
+        (3, 70, 65),
+        (65, 17, 66),
+        (129, 20, 130),
+    ];
+    for (m, k, n) in sizes {
+        for kept_as in Weights::ALL {
+            let layer = Layer {
+                kept_as,
+                ..layer(k, n, RELU)
+            };
+            let (program, rows) = (upload(gpu(), &layer), numbers(m * k, 19));
+            let tiles = Tile::ALL
+                .into_iter()
+                .filter(|tile| *tile != Tile::Gemv || m <= 4);
+            for tile in tiles {
+                let result = run_by(Choice::Only(tile), &program, &layer, &rows);
+                assert_close(&layer, &rows, &result.expect("it runs"));
+            }
+        }
     }
+}
+
+#[test]
+fn weights_that_lose_nothing_give_the_same_as_they_are() {
+    let plain = Layer {
+        weights: numbers(12 * 10, 3)
+            .iter()
+            .map(|weight| weight.signum())
+            .collect(),
+        ..layer(12, 10, None)
+    };
+    let rows = numbers(5 * 12, 19);
+    let expected = run(&upload(gpu(), &plain), &plain, &rows).expect("it runs");
+    for kept_as in [Weights::F16, Weights::Int8] {
+        let layer = Layer {
+            kept_as,
+            ..plain.clone()
+        };
+        let found = run(&upload(gpu(), &layer), &layer, &rows).expect("it runs");
+        assert_eq!(found, expected, "{kept_as:?}");
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_in_a_batch_of_any_size() {
+    let layer = layer(29, 70, RELU);
+    let on_gpu = upload(gpu(), &layer);
+    let rows = numbers(130 * 29, 11);
+    let bits = |choice, rows: &[f32]| -> Vec<u32> {
+        let result = run_by(choice, &on_gpu, &layer, rows).expect("it runs");
+        result.iter().map(|value| value.to_bits()).collect()
+    };
+    let all = bits(Choice::Alike, &rows);
+    let tiles = [Tile::Skinny, Tile::Tile64, Tile::Tile128].map(Choice::Only);
+    for size in [1, 2, 3, 16, 17, 65, 130] {
+        let start = 130 - size;
+        for choice in tiles.into_iter().chain([Choice::Alike]) {
+            let part = bits(choice, &rows[start * 29..]);
+            assert!(part[..] == all[start * 70..], "{size} rows, {choice:?}");
+        }
+    }
+    // A gemv adds up otherwise, but alike for up to four rows.
+    let four = bits(Choice::Only(Tile::Gemv), &rows[..4 * 29]);
+    let one = bits(Choice::Only(Tile::Gemv), &rows[3 * 29..4 * 29]);
+    assert!(one[..] == four[3 * 70..]);
 }
 
 #[test]
@@ -194,7 +269,9 @@ fn steps_feed_each_other_and_several_values_come_down() {
     for m in [1, 18] {
         let (rows, more) = (numbers(m * 7, 21), numbers(m * 5, 23));
         let shapes = [vec![m, 7], vec![m, 5], vec![m, 5], vec![m, 5]];
-        let results = program.run(&[&rows, &more], &shapes).expect("it runs");
+        let results = program
+            .run(&[&rows, &more], &shapes, Choice::Likely)
+            .expect("it runs");
         assert_close(&first, &rows, &results[1]);
         let without: Vec<f32> = results[0]
             .iter()
@@ -241,7 +318,7 @@ fn wrong_sizes_are_refused_before_anything_is_sent() {
     let program = upload(gpu(), &layer);
     let wrong = |shapes: [Vec<usize>; 2], values: usize| {
         program
-            .run(&[&vec![0.0; values]], &shapes)
+            .run(&[&vec![0.0; values]], &shapes, Choice::Likely)
             .expect_err("it does not fit")
     };
     let shape = |what, got, expected| GpuError::Shape {

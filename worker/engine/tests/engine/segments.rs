@@ -1,15 +1,20 @@
 //! Whole models with their dense parts on whatever adapter there is, Mesa's software one included.
 
-use inferq_engine::gpu::Gpu;
-use inferq_engine::{BatchProof, LoadLimits, Model, OnnxModel, Tensor, load_file};
+use inferq_engine::gpu::{Gpu, Weights};
+use inferq_engine::{BatchProof, CardSettings, LoadLimits, Model, OnnxModel, Tensor, load_file};
 
 use crate::answers::{WITH_ANSWERS, assert_answers};
 use crate::cases::{model, path, run_by_onnx_runtime};
 use crate::gpu::{gpu, open};
 
 fn on_card(name: &str, gpu: &Gpu) -> OnnxModel {
+    on_card_with(name, gpu, CardSettings::default())
+}
+
+fn on_card_with(name: &str, gpu: &Gpu, card: CardSettings) -> OnnxModel {
     let limits = LoadLimits {
         gpu: Some(gpu.clone()),
+        card,
         ..LoadLimits::default()
     };
     load_file(&path(&format!("{name}.onnx")), &limits)
@@ -21,11 +26,22 @@ fn inputs(name: &str) -> Vec<Tensor> {
     inputs.iter().map(|input| input.tensor()).collect()
 }
 
+fn floats(tensor: &Tensor) -> Vec<f32> {
+    let bytes = tensor.bytes();
+    let values = bytes.chunks_exact(4);
+    values
+        .map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]]))
+        .collect()
+}
+
 #[test]
 fn every_model_gives_the_same_answers_with_its_dense_parts_on_the_card() {
     for name in WITH_ANSWERS {
         let on_card = on_card(name, gpu());
         assert_answers(name, &on_card);
+        for segment in on_card.segments() {
+            assert_eq!(segment.decision, "on the card, as it is forced", "{name}");
+        }
         let proven = model(name).batch_proof().is_proven();
         assert_eq!(on_card.batch_proof().is_proven(), proven, "{name}");
     }
@@ -57,6 +73,65 @@ fn an_encoder_is_one_segment() {
         };
         assert_eq!(segment.layers.len(), 6, "{name}: {segment:?}");
         assert_eq!(segment.decision, "on the card, as it is forced", "{name}");
+    }
+}
+
+#[test]
+fn smaller_weights_on_the_card_stay_close_and_say_so_in_nothing_else() {
+    let exact = model("mlp")
+        .session()
+        .expect("a session")
+        .run(inputs("mlp"));
+    let exact = floats(&exact.expect("it runs")[0]);
+    for (weights, allowed) in [(Weights::F16, 2e-3), (Weights::Int8, 3e-2)] {
+        let card = CardSettings {
+            weights,
+            ..CardSettings::default()
+        };
+        let small = on_card_with("mlp", gpu(), card);
+        assert_eq!(small.segments()[0].decision, "on the card, as it is forced");
+        let found = small.session().expect("a session").run(inputs("mlp"));
+        let found = floats(&found.expect("it runs")[0]);
+        let largest = exact
+            .iter()
+            .zip(&found)
+            .map(|(exact, found)| (exact - found).abs());
+        let largest = largest.fold(0f32, f32::max);
+        assert!(largest > 0.0 && largest < allowed, "{weights:?}: {largest}");
+    }
+}
+
+#[test]
+fn a_deterministic_model_gives_a_row_the_same_bits_in_a_batch_of_any_size() {
+    let card = CardSettings {
+        deterministic: true,
+        ..CardSettings::default()
+    };
+    for name in ["mlp", "old_encoder", "gates"] {
+        let model = on_card_with(name, gpu(), card);
+        let mut session = model.session().expect("a session");
+        let batch = inputs(name);
+        let together = session.run(batch.clone()).expect("it runs");
+        let rows = together[0].shape()[0];
+        for row in 0..rows {
+            let alone = batch.iter().map(|input| {
+                let bytes = input.bytes();
+                let length = bytes.len() / rows;
+                let mut shape = input.shape().to_vec();
+                shape[0] = 1;
+                let own = &bytes[row * length..][..length];
+                Tensor::stack(input.element(), &shape, &[own]).expect("a row of it")
+            });
+            let alone = session.run(alone.collect()).expect("it runs");
+            assert!(session.device_class().starts_with("gpu:"), "{name}");
+            let all = together[0].bytes();
+            let length = all.len() / rows;
+            assert_eq!(
+                alone[0].bytes()[..],
+                all[row * length..][..length],
+                "{name}, row {row}"
+            );
+        }
     }
 }
 
