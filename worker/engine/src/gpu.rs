@@ -9,10 +9,14 @@
 //!   [`Gpu::fault`].
 //! - Nothing with a pending read-back is dropped or reused; after a timeout it is set aside.
 
+mod adapter;
 mod breaker;
+mod card;
 mod device;
 mod dispatch;
 mod error;
+#[cfg(test)]
+mod injected;
 mod layout;
 mod operation;
 mod pipeline;
@@ -21,7 +25,8 @@ mod slots;
 mod upload;
 mod workspace;
 
-pub use device::{AdapterInfo, AdapterKind, Gpu, GpuPolicy, adapters};
+pub use adapter::{AdapterInfo, AdapterKind, GpuPolicy, adapters};
+pub use card::Gpu;
 pub use error::GpuError;
 pub use operation::{
     Activation, Axes, Choice, Combine, Layer, Norm, Operation, Pairs, Tile, Weights,

@@ -5,6 +5,7 @@
 //! partition   which operators belong together: connected, and convex
 //! build       a segment made of them, in the place of them
 //! op          the operator: values go up, all steps run, results come down; or the same on the CPU
+//! on_card     the steps on the card, uploaded again when its device was lost
 //! on_cpu      the same operators on the CPU
 //! check       does each step on the card give what it gives on the CPU, within its bound? bounds
 //! tune        which of the two is faster, by number of rows, measured when the model is loaded
@@ -21,6 +22,7 @@ mod bounds;
 mod build;
 mod check;
 mod lower;
+mod on_card;
 mod on_cpu;
 mod op;
 mod partition;
@@ -80,17 +82,89 @@ mod tests {
     use super::*;
     use crate::gpu::GpuPolicy;
     use crate::load::{LoadLimits, load_file};
+    use crate::model::{Model, Session};
+    use crate::plan::OnnxModel;
+    use crate::{Element, Tensor};
+
+    fn mlp_on(gpu: &Gpu) -> OnnxModel {
+        let limits = LoadLimits {
+            gpu: Some(gpu.clone()),
+            ..LoadLimits::default()
+        };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/mlp.onnx");
+        load_file(&path, &limits).expect("it loads")
+    }
+
+    fn open() -> Gpu {
+        let gpu = Gpu::open(GpuPolicy::Force, None).expect("Mesa's software Vulkan");
+        gpu.expect("it is forced")
+    }
+
+    fn run(session: &mut dyn Session, rows: usize) -> Vec<u8> {
+        let bytes: Vec<u8> = (0..rows * 8)
+            .flat_map(|at| (at as f32 / 100.0).to_le_bytes())
+            .collect();
+        let input = Tensor::stack(Element::F32, &[rows, 8], &[&bytes]).expect("rows of eight");
+        let mut outputs = session.run(vec![input]).expect("whatever the card does");
+        outputs.remove(0).bytes().into_owned()
+    }
+
+    /// A failure costs its batch nothing but the way over the CPU, and the next one is on the card again.
+    fn is_survived(fail: impl Fn(&Gpu), rows: usize) {
+        let gpu = open();
+        let (model, on_cpu) = (mlp_on(&gpu), mlp_on_cpu());
+        let mut session = model.session().expect("a session");
+        run(&mut *session, 1);
+        assert!(session.device_class().starts_with("gpu:"));
+        fail(&gpu);
+        let answer = run(&mut *session, rows);
+        assert_eq!((session.device_class(), session.fallbacks()), ("cpu", 1));
+        let mut session_on_cpu = on_cpu.session().expect("a session");
+        assert!(
+            answer == run(&mut *session_on_cpu, rows),
+            "the CPU's own bits"
+        );
+        assert_eq!(gpu.failures(), 1);
+        run(&mut *session, rows);
+        assert!(session.device_class().starts_with("gpu:"));
+    }
+
+    fn mlp_on_cpu() -> OnnxModel {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/mlp.onnx");
+        load_file(&path, &LoadLimits::default()).expect("it loads")
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_read_is_calculated_on_the_cpu() {
+        is_survived(Gpu::fail_next_map, 3);
+    }
+
+    #[test]
+    fn a_batch_for_which_the_card_has_no_memory_is_calculated_on_the_cpu() {
+        // Larger than what was there before, so that new buffers are needed.
+        is_survived(Gpu::fail_next_allocation, 300);
+    }
+
+    #[test]
+    fn after_three_failures_the_card_is_left_alone() {
+        let gpu = open();
+        let model = mlp_on(&gpu);
+        let mut session = model.session().expect("a session");
+        for _ in 0..3 {
+            gpu.fail_next_map();
+            run(&mut *session, 1);
+            assert_eq!(session.fallbacks(), 1);
+        }
+        gpu.fail_next_map();
+        run(&mut *session, 1);
+        assert_eq!((session.device_class(), session.fallbacks()), ("cpu", 0));
+        assert!(!gpu.usable());
+    }
 
     /// Software cards are measured nowhere else, since `auto` does not take them and `force` does not ask.
     #[test]
     fn measuring_times_both_sides_at_each_number_of_rows() {
-        let gpu = Gpu::open(GpuPolicy::Force, None).expect("Mesa's software Vulkan");
-        let limits = LoadLimits {
-            gpu,
-            ..LoadLimits::default()
-        };
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/mlp.onnx");
-        let model = load_file(&path, &limits).expect("it loads");
+        let model = mlp_on(&open());
         let mut segments = model
             .graph()
             .nodes()

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use inferq_shaders::{ELEMENTWISE, Kernel, NORM, PRODUCT, SOFTMAX, Tile, linear};
 
-use super::device::{Gpu, Opened};
+use super::card::Gpu;
+use super::device::Opened;
 use super::dispatch::{Dispatch, count, dispatch};
 use super::error::GpuError;
 use super::layout::{check_size, value_bytes};
@@ -82,7 +83,7 @@ impl Program {
         steps: Vec<Step>,
         outputs: &[usize],
     ) -> Result<Self, GpuError> {
-        let gpu = Arc::clone(gpu.opened());
+        let gpu = gpu.opened();
         let mut constants = Vec::new();
         for source in sources {
             if let Source::Constant(values) = source {
@@ -137,6 +138,11 @@ impl Program {
             constants,
             pool: Pool::default(),
         }
+    }
+
+    /// Whether it is on the device that is open on `gpu` now.
+    pub(crate) fn is_on(&self, gpu: &Gpu) -> bool {
+        Arc::ptr_eq(&self.gpu, &gpu.opened())
     }
 
     /// The same steps, of which other values come down. What is on the device is shared.
@@ -220,6 +226,8 @@ impl Program {
             Ok(_) => reported.recv_timeout(DELIVERY).ok(),
             Err(_) => reported.try_recv().ok(),
         };
+        #[cfg(test)]
+        let outcome = outcome.map(|outcome| outcome.and_then(|()| self.gpu.injected.map()));
         match (outcome, waited) {
             (Some(Ok(())), Ok(_)) => {
                 let results = self.read(&workspace, needs.download, shapes);

@@ -8,10 +8,11 @@ use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 
 use super::CardSettings;
 use super::lower::{self, Lowered};
+use super::on_card::OnCard;
 use super::on_cpu::{Chain, CpuPlan};
 use super::op::{DenseSegment, Segment};
 use crate::cpu::dense::Dense;
-use crate::gpu::{Gpu, Operation, Program, Source, Step};
+use crate::gpu::{Gpu, Operation, Step};
 
 /// Puts one operator in the place of `nodes`, which are in the order of evaluation.
 ///
@@ -50,7 +51,6 @@ struct Parts<'a> {
     /// Where each value comes from in the graph: sources first, then what the steps make.
     values: Vec<OutletId>,
     number: HashMap<OutletId, usize>,
-    sources: Vec<Source>,
     constants: Vec<Option<Arc<Tensor>>>,
     steps: Vec<Step>,
     chains: Vec<Chain>,
@@ -64,7 +64,6 @@ impl<'a> Parts<'a> {
             given: vec![],
             values: vec![],
             number: HashMap::new(),
-            sources: vec![],
             constants: vec![],
             steps: vec![],
             chains: vec![],
@@ -77,7 +76,7 @@ impl<'a> Parts<'a> {
         }
         for id in nodes {
             let node = model.node(*id);
-            let lowered = lower::lower(model, node, settings.weights)?;
+            let lowered = lower::lower(model, node)?;
             let lowered = lowered.with_context(|| format!("{node} is nothing for the card"))?;
             if !parts.grow(model, node)? {
                 parts.add_step(node, lowered);
@@ -88,13 +87,9 @@ impl<'a> Parts<'a> {
 
     fn add_source(&mut self, model: &TypedModel, outlet: OutletId) -> TractResult<()> {
         let constant = model.outlet_fact(outlet)?.konst.clone();
-        self.sources.push(match &constant {
-            Some(constant) => Source::Constant(crate::cpu::elements::<f32>(constant)?.into_owned()),
-            None => {
-                self.given.push(outlet);
-                Source::Given
-            }
-        });
+        if constant.is_none() {
+            self.given.push(outlet);
+        }
         self.constants.push(constant);
         self.add_value(outlet);
         Ok(())
@@ -124,7 +119,7 @@ impl<'a> Parts<'a> {
             return Ok(false);
         };
         let before = node.inputs[0];
-        let step = self.number[&before].checked_sub(self.sources.len());
+        let step = self.number[&before].checked_sub(self.constants.len());
         let Some(step) = step.filter(|_| !is_needed_elsewhere(model, before, node.id)) else {
             return Ok(false);
         };
@@ -136,7 +131,7 @@ impl<'a> Parts<'a> {
         }
         layer.activation = Some(activation);
         self.chains[step].operators.push(node.op.clone());
-        let value = self.sources.len() + step;
+        let value = self.constants.len() + step;
         self.values[value] = node.id.into();
         self.number.insert(node.id.into(), value);
         Ok(true)
@@ -168,7 +163,7 @@ impl<'a> Parts<'a> {
 
     /// Values that are needed outside.
     fn outputs(&self, model: &TypedModel) -> Vec<OutletId> {
-        let made = self.values[self.sources.len()..].iter().copied();
+        let made = self.values[self.constants.len()..].iter().copied();
         made.filter(|value| {
             let successors = &model.node(value.node).outputs[value.slot].successors;
             let outside = |inlet: &InletId| !self.nodes.contains(&inlet.node);
@@ -191,7 +186,7 @@ impl<'a> Parts<'a> {
         for (step, chain) in self.chains.iter().enumerate() {
             if let Some(dense) = chain.operators[0].downcast_ref::<Dense>() {
                 layers.push([dense.weights().k(), dense.weights().n()]);
-                let shape = &shapes[self.sources.len() + step];
+                let shape = &shapes[self.constants.len() + step];
                 let leading = shape.len() - dense.columns().len();
                 let given = &shapes[chain.inputs[0]];
                 let inner = given[given.len() - dense.inner().len()..].iter();
@@ -208,13 +203,13 @@ impl<'a> Parts<'a> {
             shapes,
             constants: self.constants,
             cpu: CpuPlan::new(model, self.nodes, &self.given, &outlets)?,
-            program: Program::new(gpu, &self.sources, self.steps, &outputs),
+            card: OnCard::new(gpu.clone()),
+            steps: self.steps,
             chains: self.chains,
             layers,
             decided,
             rows: rows.context("a segment has a dense layer")?,
             outputs,
-            gpu: gpu.clone(),
             settings: self.settings,
             routes: OnceLock::new(),
         })

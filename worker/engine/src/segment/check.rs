@@ -26,10 +26,8 @@ const LONGEST: usize = 16;
 pub(super) fn agree(segment: &Segment, choice: Choice) -> Result<(), String> {
     let failed = |error: TractError| format!("the check failed: {error:#}");
     let on_card = |error| format!("the check on the card failed: {error}");
-    let program = segment
-        .program
-        .as_ref()
-        .map_err(|error| on_card(error.clone()))?;
+    let program = segment.card.program();
+    let program = program.ok_or("the check found nothing on the card")?;
     let sources = segment.constants.len();
     let made: Vec<usize> = (sources..segment.shapes.len()).collect();
     let watched = program.watching(&made);

@@ -36,16 +36,12 @@ pub(super) fn is_supported(model: &TypedModel, node: &TypedNode) -> TractResult<
     if !plain(&output.fact) || !inputs.iter().all(|fact| plain(fact)) {
         return Ok(false);
     }
-    // Its weights need not be laid out to know it.
-    Ok(node.op_is::<Dense>() || lower(model, node, Weights::F32)?.is_some())
+    Ok(lower(model, node)?.is_some())
 }
 
-/// `None` if the card cannot do it. All values of the node are `f32`; `kept_as` is how weights are kept there.
-pub(super) fn lower(
-    model: &TypedModel,
-    node: &TypedNode,
-    kept_as: Weights,
-) -> TractResult<Option<Lowered>> {
+/// `None` if the card cannot do it. All values of the node are `f32`. What the node brings with it is left out: see
+/// [`with_numbers`].
+pub(super) fn lower(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Lowered>> {
     let as_they_are = |operation| {
         Some(Lowered {
             operation,
@@ -54,14 +50,12 @@ pub(super) fn lower(
     };
     let rank = node.outputs[0].fact.rank();
     if let Some(dense) = node.op_as::<Dense>() {
-        let weights = dense.weights();
+        let bounds = dense.bounds();
         return Ok(as_they_are(Operation::Linear(Layer {
-            inputs: weights.k(),
-            outputs: weights.n(),
-            weights: weights.unpacked(),
-            bias: dense.bias(),
-            activation: (dense.bounds()).map(|(low, high)| Activation::Clip { low, high }),
-            kept_as,
+            inputs: dense.weights().k(),
+            outputs: dense.weights().n(),
+            activation: bounds.map(|(low, high)| Activation::Clip { low, high }),
+            ..Layer::default()
         })));
     }
     if let Some(softmax) = node.op_as::<Softmax>() {
@@ -71,13 +65,11 @@ pub(super) fn lower(
         return Ok(scale.and_then(|scale| as_they_are(Operation::Softmax { scale })));
     }
     if let Some(norm) = node.op_as::<Norm>() {
-        let numbers = |values: &Option<Arc<[f32]>>| values.as_ref().map(|values| values.to_vec());
         return Ok(as_they_are(Operation::Norm(gpu::Norm {
             columns: norm.columns,
             centered: norm.centered,
             epsilon: norm.epsilon,
-            scale: numbers(&norm.scale),
-            shift: numbers(&norm.shift),
+            ..gpu::Norm::default()
         })));
     }
     if let Some(op) = node.op_as::<ElementWiseOp>() {
@@ -105,6 +97,36 @@ pub(super) fn lower(
         return Ok(pairs.and_then(|pairs| as_they_are(Operation::Product(pairs))));
     }
     Ok(None)
+}
+
+/// `operation` with the numbers that `operator`, of which it was made, brings with it.
+pub(super) fn with_numbers(
+    operation: &Operation,
+    operator: &dyn TypedOp,
+    kept_as: Weights,
+) -> Operation {
+    match (operation, operator.downcast_ref(), operator.downcast_ref()) {
+        (Operation::Linear(layer), Some(dense), _) => {
+            let dense: &Dense = dense;
+            Operation::Linear(Layer {
+                weights: dense.weights().unpacked(),
+                bias: dense.bias(),
+                kept_as,
+                ..layer.clone()
+            })
+        }
+        (Operation::Norm(norm), _, Some(own)) => {
+            let own: &Norm = own;
+            let numbers =
+                |values: &Option<Arc<[f32]>>| values.as_ref().map(|values| values.to_vec());
+            Operation::Norm(gpu::Norm {
+                scale: numbers(&own.scale),
+                shift: numbers(&own.shift),
+                ..norm.clone()
+            })
+        }
+        (other, _, _) => other.clone(),
+    }
 }
 
 /// The function of each element, if the card has it.

@@ -6,11 +6,12 @@ use std::time::Duration;
 use tract_onnx::tract_core::internal::*;
 
 use super::CardSettings;
+use super::on_card::OnCard;
 use super::on_cpu::{Chain, CpuPlan};
 use super::used::note;
 use super::{check, tune};
 use crate::cpu::elements;
-use crate::gpu::{Choice, Gpu, GpuError, Program};
+use crate::gpu::{Choice, GpuError, Step};
 use crate::model::SegmentReport;
 
 /// Operators that belong together.
@@ -25,6 +26,8 @@ pub(super) struct Segment {
     pub(super) shapes: Vec<TVec<TDim>>,
     /// Of each source that is one; all others come with each run.
     pub(super) constants: Vec<Option<Arc<Tensor>>>,
+    /// What each step does, in the words of the card, without the numbers it brings with it.
+    pub(super) steps: Vec<Step>,
     /// What each step does, in the operators of the graph.
     pub(super) chains: Vec<Chain>,
     /// Values that are needed outside.
@@ -36,10 +39,8 @@ pub(super) struct Segment {
     /// Sizes that the model leaves open and a dense layer decides.
     pub(super) decided: SymbolValues,
     pub(super) cpu: CpuPlan,
-    pub(super) gpu: Gpu,
+    pub(super) card: OnCard,
     pub(super) settings: CardSettings,
-    /// The steps on the card, or why they are not there.
-    pub(super) program: Result<Program, GpuError>,
     /// Decided once, after loading; until then everything runs here.
     pub(super) routes: OnceLock<Result<tune::Routes, String>>,
 }
@@ -67,9 +68,8 @@ impl Segment {
         symbols: &SymbolValues,
         choice: Choice,
     ) -> TractResult<Result<Vec<Tensor>, GpuError>> {
-        let program = match &self.program {
-            Ok(program) => program,
-            Err(error) => return Ok(Err(error.clone())),
+        let Some(program) = self.card.program() else {
+            return Ok(Err(GpuError::Lost("nothing was uploaded".to_owned())));
         };
         let sizes = self.sizes(symbols)?;
         let values = inputs.iter().map(|input| elements::<f32>(input));
@@ -95,7 +95,7 @@ impl Segment {
 
     fn route(&self, rows: usize) -> tune::Route {
         match self.routes.get() {
-            Some(Ok(routes)) if self.gpu.usable() => routes.of(rows),
+            Some(Ok(routes)) if self.card.is_ready() => routes.of(rows),
             _ => tune::Route::Cpu,
         }
     }
@@ -119,11 +119,10 @@ impl DenseSegment {
     pub(super) fn settle(&self, budget: Duration) {
         let segment = &self.0;
         segment.routes.get_or_init(|| {
-            if let Err(error) = &segment.program {
-                return Err(format!("the card does not take it: {error}"));
-            }
+            let taken = segment.upload();
+            taken.map_err(|error| format!("the card does not take it: {error}"))?;
             check::agree(segment, segment.choice())?;
-            if segment.gpu.is_forced() {
+            if segment.card.gpu.is_forced() {
                 return Ok(tune::Routes::forced(segment.choice()));
             }
             tune::measure(segment, budget)
@@ -187,10 +186,13 @@ impl EvalOp for DenseSegment {
                 }
                 Err(error) => {
                     note(|noted| noted.fallbacks += 1);
-                    segment.gpu.failed(&error);
+                    segment.card.gpu.failed(&error);
                     tracing::warn!(%error, segment = segment.name, rows, "the batch runs on the CPU, the card gave no result");
                 }
             }
+        }
+        if matches!(segment.routes.get(), Some(Ok(_))) {
+            segment.revive();
         }
         segment.cpu.run(inputs)
     }
