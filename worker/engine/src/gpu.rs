@@ -22,6 +22,7 @@ mod operation;
 mod pipeline;
 mod program;
 mod slots;
+mod step;
 mod upload;
 mod workspace;
 

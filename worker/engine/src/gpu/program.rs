@@ -4,16 +4,14 @@ use std::fmt;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use inferq_shaders::{ELEMENTWISE, Kernel, NORM, PRODUCT, SOFTMAX, Tile, linear};
-
 use super::card::Gpu;
 use super::device::Opened;
 use super::dispatch::{Dispatch, count, dispatch};
 use super::error::GpuError;
 use super::layout::{check_size, value_bytes};
 use super::operation::{Choice, Operation};
-use super::pipeline::{Pipeline, pipeline};
 use super::slots::{Place, Use, assign};
+use super::step::Prepared;
 use super::upload;
 use super::workspace::{Needs, Pool, Workspace};
 
@@ -59,16 +57,6 @@ pub struct Program {
     slots: usize,
     constants: Arc<[Arc<wgpu::Buffer>]>,
     pool: Pool,
-}
-
-/// A step whose constants are on the device.
-pub(super) struct Prepared {
-    operation: Operation,
-    inputs: Vec<usize>,
-    result: usize,
-    /// Nothing for a view; for a dense layer one for each tile, in their order.
-    pipelines: Vec<Arc<Pipeline>>,
-    constants: Vec<Arc<wgpu::Buffer>>,
 }
 
 impl Program {
@@ -124,7 +112,7 @@ impl Program {
             .iter()
             .map(|step| Use {
                 inputs: &step.inputs,
-                view: step.pipelines.is_empty(),
+                view: step.is_view(),
             })
             .collect();
         let (places, slots) = assign(&sources, &uses, outputs);
@@ -178,7 +166,7 @@ impl Program {
             check_size("the batch", input.len(), count(&shapes[*value]))?;
         }
         let launches = self.launches(shapes, choice)?;
-        let needs = self.needs(shapes)?;
+        let needs = self.needs(&given, shapes)?;
         let workspace = self.pool.take(
             &needs,
             &self.steps,
@@ -187,29 +175,32 @@ impl Program {
             &self.gpu,
         )?;
         let (report, reported) = mpsc::channel();
-        let submission = self.gpu.created(|device| {
-            for (value, input) in given.iter().zip(inputs) {
-                if let Place::Slot(slot) = self.places[*value] {
-                    let bytes: Vec<u8> = input.iter().flat_map(|x| x.to_ne_bytes()).collect();
-                    self.gpu
-                        .queue
-                        .write_buffer(&workspace.slots[slot], 0, &bytes);
+        let submission = self.write(&workspace, inputs).and_then(|()| {
+            self.gpu.created(|device| {
+                let mut commands =
+                    device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                self.record(&mut commands, &workspace, &given, &launches, shapes);
+                let mappings = [
+                    // All of it: the next batch may be larger.
+                    (
+                        &workspace.upload,
+                        wgpu::MapMode::Write,
+                        workspace.upload.size(),
+                    ),
+                    (&workspace.download, wgpu::MapMode::Read, needs.download),
+                ];
+                for (buffer, mode, bytes) in mappings {
+                    let report = report.clone();
+                    commands.map_buffer_on_submit(buffer, mode, 0..bytes, move |outcome| {
+                        // Nobody listens any more after a timeout.
+                        let _ = report.send(outcome);
+                    });
                 }
-            }
-            let mut commands =
-                device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            self.record(&mut commands, &workspace, &launches, shapes);
-            commands.map_buffer_on_submit(
-                &workspace.download,
-                wgpu::MapMode::Read,
-                0..needs.download,
-                move |outcome| {
-                    // Nobody listens any more after a timeout.
-                    let _ = report.send(outcome);
-                },
-            );
-            self.gpu.queue.submit([commands.finish()])
+                self.gpu.queue.submit([commands.finish()])
+            })
         });
+        // Without it the reports end when nobody is left who could send one.
+        drop(report);
         let waited = submission.and_then(|submission| {
             let wait = wgpu::PollType::Wait {
                 submission_index: Some(submission),
@@ -220,11 +211,15 @@ impl Program {
                 other => GpuError::Fault(other.to_string()),
             })
         });
-        // Only this report means that there is a result; all before it succeeds on a lost device too.
-        // Another thread's poll may be the one that delivers it, a moment after ours has returned.
-        let outcome = match &waited {
+        // Only these two reports mean that there is a result; all before them succeeds on a lost device too.
+        // Another thread's poll may be the one that delivers them, a moment after ours has returned.
+        let next = || match &waited {
             Ok(_) => reported.recv_timeout(DELIVERY).ok(),
             Err(_) => reported.try_recv().ok(),
+        };
+        let outcome = match (next(), next()) {
+            (Some(one), Some(other)) => Some(one.and(other)),
+            _ => None,
         };
         #[cfg(test)]
         let outcome = outcome.map(|outcome| outcome.and_then(|()| self.gpu.injected.map()));
@@ -252,6 +247,28 @@ impl Program {
         }
     }
 
+    /// Puts the given values where the device copies them from.
+    fn write(&self, workspace: &Workspace, inputs: &[&[f32]]) -> Result<(), GpuError> {
+        let bytes = inputs
+            .iter()
+            .map(|input| 4 * input.len() as u64)
+            .sum::<u64>();
+        if bytes > 0 {
+            let mapped = workspace.upload.slice(..bytes).get_mapped_range_mut();
+            let mut mapped = mapped.map_err(|error| GpuError::Fault(error.to_string()))?;
+            let mut start = 0;
+            for input in inputs {
+                let input: &[u8] = bytemuck::cast_slice(input);
+                mapped
+                    .slice(start..start + input.len())
+                    .copy_from_slice(input);
+                start += input.len();
+            }
+        }
+        workspace.upload.unmap();
+        Ok(())
+    }
+
     fn launches(
         &self,
         shapes: &[Vec<usize>],
@@ -266,7 +283,7 @@ impl Program {
         launches.collect()
     }
 
-    fn needs(&self, shapes: &[Vec<usize>]) -> Result<Needs, GpuError> {
+    fn needs(&self, given: &[usize], shapes: &[Vec<usize>]) -> Result<Needs, GpuError> {
         let mut slots = vec![4; self.slots];
         for (place, shape) in self.places.iter().zip(shapes) {
             if let Place::Slot(slot) = place {
@@ -274,19 +291,33 @@ impl Program {
                 slots[*slot] = bytes.max(slots[*slot]);
             }
         }
-        let outputs = self.outputs.iter().map(|output| count(&shapes[*output]));
-        let download = value_bytes("the result", outputs.sum(), &self.gpu)?;
-        Ok(Needs { slots, download })
+        let sizes = |values: &[usize]| values.iter().map(|value| count(&shapes[*value])).sum();
+        Ok(Needs {
+            slots,
+            upload: value_bytes("the batch", sizes(given), &self.gpu)?,
+            download: value_bytes("the result", sizes(&self.outputs), &self.gpu)?,
+        })
     }
 
-    /// One pass with a dispatch per step, and the copies of what comes down.
+    /// The copies of what goes up, one pass with a dispatch per step, and the copies of what comes down.
     fn record(
         &self,
         commands: &mut wgpu::CommandEncoder,
         workspace: &Workspace,
+        given: &[usize],
         launches: &[Option<Dispatch>],
         shapes: &[Vec<usize>],
     ) {
+        let bytes = |value: usize| 4 * count(&shapes[value]) as u64;
+        let mut start = 0;
+        for value in given {
+            if let Place::Slot(slot) = self.places[*value] {
+                let slot = &workspace.slots[slot];
+                let own = Some(bytes(*value));
+                commands.copy_buffer_to_buffer(&workspace.upload, start, slot, 0, own);
+            }
+            start += bytes(*value);
+        }
         {
             let mut pass = commands.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             for ((step, launch), bindings) in
@@ -295,8 +326,7 @@ impl Program {
                 let Some(launch) = launch else {
                     continue;
                 };
-                let place = launch.tile.map_or(0, |tile| tile as usize);
-                let Some(pipeline) = step.pipelines.get(place) else {
+                let Some(pipeline) = step.pipeline(launch.tile) else {
                     continue;
                 };
                 pass.set_pipeline(&pipeline.pipeline);
@@ -312,9 +342,9 @@ impl Program {
                 Place::Slot(slot) => &workspace.slots[slot],
                 Place::Constant(number) => &*self.constants[number],
             };
-            let bytes = 4 * count(&shapes[*output]) as u64;
-            commands.copy_buffer_to_buffer(source, 0, &workspace.download, start, Some(bytes));
-            start += bytes;
+            let own = Some(bytes(*output));
+            commands.copy_buffer_to_buffer(source, 0, &workspace.download, start, own);
+            start += bytes(*output);
         }
     }
 
@@ -333,68 +363,9 @@ impl Program {
         let results = self.outputs.iter().map(|output| {
             let (own, after) = rest.split_at(4 * count(&shapes[*output]));
             rest = after;
-            let values = own.chunks_exact(4);
-            let values =
-                values.map(|value| f32::from_ne_bytes([value[0], value[1], value[2], value[3]]));
-            values.collect()
+            bytemuck::pod_collect_to_vec(own)
         });
         Ok(results.collect())
-    }
-}
-
-impl Prepared {
-    fn new(step: Step, result: usize, gpu: &Opened) -> Result<Self, GpuError> {
-        let kernels: Vec<&Kernel> = match &step.operation {
-            Operation::Linear(layer) => {
-                let tiles = Tile::ALL.into_iter();
-                tiles.map(|tile| linear(tile, layer.kept_as)).collect()
-            }
-            Operation::Product(_) => vec![&PRODUCT],
-            Operation::Softmax { .. } => vec![&SOFTMAX],
-            Operation::Norm(_) => vec![&NORM],
-            Operation::Elementwise { .. } => vec![&ELEMENTWISE],
-            Operation::View => vec![],
-        };
-        let constants = upload::constants(&step.operation, gpu)?;
-        Ok(Prepared {
-            pipelines: kernels
-                .into_iter()
-                .map(|kernel| pipeline(kernel, gpu))
-                .collect::<Result<_, _>>()?,
-            constants,
-            operation: step.operation.without_numbers(),
-            inputs: step.inputs,
-            result,
-        })
-    }
-
-    /// How buffers are bound; nothing for a view. Kernels of one operation bind alike.
-    pub(super) fn layout(&self) -> Option<&wgpu::BindGroupLayout> {
-        self.pipelines.first().map(|pipeline| &pipeline.layout)
-    }
-
-    /// What the kernel binds, in order. What is not there has something else in its place, which it does not read.
-    pub(super) fn buffers<'a>(
-        &'a self,
-        at: impl Fn(usize) -> &'a wgpu::Buffer,
-    ) -> Vec<&'a wgpu::Buffer> {
-        let first = at(self.inputs[0]);
-        let second = self.inputs.get(1).map(|input| at(*input));
-        let result = at(self.result);
-        let mut buffers = vec![first];
-        match &self.operation {
-            Operation::Linear(_) => {
-                buffers.extend(self.constants.iter().map(|buffer| &**buffer));
-                buffers.push(second.unwrap_or(first));
-            }
-            Operation::Norm(_) => buffers.extend(self.constants.iter().map(|buffer| &**buffer)),
-            Operation::Product(_)
-            | Operation::Softmax { .. }
-            | Operation::Elementwise { .. }
-            | Operation::View => buffers.push(second.unwrap_or(first)),
-        }
-        buffers.push(result);
-        buffers
     }
 }
 

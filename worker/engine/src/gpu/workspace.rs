@@ -6,8 +6,9 @@ use wgpu::BufferUsages;
 
 use super::device::Opened;
 use super::error::GpuError;
-use super::program::Prepared;
+
 use super::slots::Place;
+use super::step::Prepared;
 
 /// Workspaces that wait for their next batch. As many batches as ever were in flight at once have one.
 #[derive(Default)]
@@ -16,6 +17,8 @@ pub(super) struct Pool(Mutex<Vec<Workspace>>);
 /// Buffers for one batch in flight.
 pub(super) struct Workspace {
     pub(super) slots: Vec<wgpu::Buffer>,
+    /// The given values, one after the other. Mapped for writing between runs.
+    pub(super) upload: wgpu::Buffer,
     /// The outputs, one after the other.
     pub(super) download: wgpu::Buffer,
     /// By step; nothing for a view.
@@ -27,13 +30,15 @@ pub(super) struct Workspace {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Needs {
     pub(super) slots: Vec<u64>,
+    pub(super) upload: u64,
     pub(super) download: u64,
 }
 
 impl Needs {
     fn fit(&self, room: &Needs) -> bool {
         let slots = self.slots.iter().zip(&room.slots);
-        slots.into_iter().all(|(need, room)| need <= room) && self.download <= room.download
+        let enough = slots.into_iter().all(|(need, room)| need <= room);
+        enough && self.upload <= room.upload && self.download <= room.download
     }
 
     /// Rounded up, so that batches of similar sizes find the same workspace; not beyond `limit`.
@@ -41,12 +46,13 @@ impl Needs {
         let rounded = |bytes: &u64| bytes.next_power_of_two().min(limit.max(*bytes));
         Needs {
             slots: self.slots.iter().map(rounded).collect(),
+            upload: rounded(&self.upload),
             download: rounded(&self.download),
         }
     }
 
     fn total(&self) -> u64 {
-        self.slots.iter().sum::<u64>() + self.download
+        self.slots.iter().sum::<u64>() + self.upload + self.download
     }
 }
 
@@ -94,18 +100,22 @@ fn make(
     places: &[Place],
     constants: &[std::sync::Arc<wgpu::Buffer>],
 ) -> Workspace {
-    let buffer = |bytes, usage| {
+    let buffer = |bytes, usage: BufferUsages| {
         device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("inferq workspace"),
             size: bytes,
             usage,
-            mapped_at_creation: false,
+            mapped_at_creation: usage.contains(BufferUsages::MAP_WRITE),
         })
     };
     let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
     let slots: Vec<_> = (needs.slots.iter())
         .map(|bytes| buffer(*bytes, usage))
         .collect();
+    let upload = buffer(
+        needs.upload,
+        BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC,
+    );
     let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
     let download = buffer(needs.download, usage);
     let at = |value: usize| match places[value] {
@@ -131,6 +141,7 @@ fn make(
     let bindings = bindings.collect();
     Workspace {
         slots,
+        upload,
         download,
         bindings,
         needs,
@@ -145,6 +156,7 @@ mod tests {
     fn sizes_are_rounded_up_but_not_beyond_the_limit() {
         let needs = Needs {
             slots: vec![4, 100, 900],
+            upload: 32,
             download: 60,
         };
         let rounded = needs.rounded(1_000);
@@ -152,6 +164,7 @@ mod tests {
             rounded,
             Needs {
                 slots: vec![4, 128, 1_000],
+                upload: 32,
                 download: 64
             }
         );
