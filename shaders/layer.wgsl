@@ -1,13 +1,15 @@
 // What the kernels of a dense layer have in common: result = activated(rows · weights + bias + residual).
 // A part of them: there is nothing to dispatch here.
-// In:  rows [m, k], residual [m, n], f32 row-major without gaps; weights as the part for them says; bias [n].
+// In:  rows [m, k], residual [m, pitch], f32 row-major without gaps; weights as the part for them says; bias [n].
 // Without a residual anything may be bound in its place.
-// Out: result [m, n]. Within sqrt(k) * 2^-24 * sum|row||weight| of the exact sum, plus 4 ulp, what activation.wgsl says,
+// Out: n columns of result [m, pitch], from the first on: weights too large to be bound at once come in panels. Within sqrt(k) * 2^-24 * sum|row||weight| of the exact sum, plus 4 ulp, what activation.wgsl says,
 // and what the part for the weights says.
 struct Layer {
     m: u32,          // rows
     k: u32,
-    n: u32,          // columns
+    n: u32,          // columns of the weights
+    pitch: u32,      // columns of the result
+    first: u32,      // where those of the weights begin there
     parts: u32,      // WITH_RESIDUAL or nothing
     activation: u32, // by number, 0 for none
     low: f32,        // for the activation
@@ -47,9 +49,10 @@ fn store(sums: vec4<f32>, row: u32, quad: u32) {
     for (var at = 0u; at < 4u && 4u * quad + at < layer.n; at++) {
         let column = 4u * quad + at;
         var value = scaled(sums[at], column) + bias[column];
+        let place = row * layer.pitch + layer.first + column;
         if (layer.parts & WITH_RESIDUAL) != 0u {
-            value += residual[row * layer.n + column];
+            value += residual[place];
         }
-        result[row * layer.n + column] = activated(value, layer.activation, layer.low, layer.high);
+        result[place] = activated(value, layer.activation, layer.low, layer.high);
     }
 }

@@ -127,7 +127,7 @@ macro_rules! dense {
             workgroup_size: $workgroup_size,
             workgroup_bytes: $workgroup_bytes,
             bindings: &[Read, Read, Read, Read, ReadWrite],
-            immediate_bytes: 28,
+            immediate_bytes: 36,
             constants: &[
                 ("TILE_ROWS", $tile.size()[0]),
                 ("TILE_COLUMNS", $tile.size()[1]),

@@ -1,5 +1,7 @@
 //! How a step is launched for values of given shapes: workgroups, and the numbers its shader is told.
 
+use std::ops::Range;
+
 use inferq_shaders::{GRID, Tile, WITH_RESIDUAL, elementwise, norm, product};
 
 use super::device::Opened;
@@ -24,11 +26,13 @@ impl Dispatch {
     }
 }
 
-/// How to launch `operation` on values of these shapes; `None` if there is nothing to do.
+/// How to launch `operation` on values of these shapes; `None` if there is nothing to do. Of a dense layer only
+/// these columns are computed.
 ///
 /// All sizes fit in 32 bits, as no value is larger than what the device binds.
 pub(super) fn dispatch(
     operation: &Operation,
+    columns: &Range<usize>,
     inputs: &[&[usize]],
     result: &[usize],
     choice: Choice,
@@ -43,13 +47,9 @@ pub(super) fn dispatch(
         }
         Operation::Linear(layer) => {
             check_linear(layer, first, given(1), result)?;
-            of_linear(
-                layer,
-                count(first) / layer.inputs,
-                given(1).is_some(),
-                choice,
-                gpu,
-            )?
+            let m = count(first) / layer.inputs;
+            let parts = given(1).map_or(0, |_| WITH_RESIDUAL);
+            of_linear(layer, columns, [m as u32, parts], choice, gpu)?
         }
         Operation::Product(pairs) => {
             let right = given(1).ok_or(GpuError::Empty("the right side of a product"))?;
@@ -89,25 +89,35 @@ fn check_linear(
 
 fn of_linear(
     layer: &Layer,
-    m: usize,
-    with_residual: bool,
+    columns: &Range<usize>,
+    [m, parts]: [u32; 2],
     choice: Choice,
     gpu: &Opened,
 ) -> Result<Dispatch, GpuError> {
-    let tile = choice.tile(m, layer.outputs);
-    let [rows, columns] = tile.size();
-    let row_groups = m.div_ceil(rows as usize);
-    check_groups("the number of rows", row_groups, m, rows, gpu)?;
-    let column_groups = layer.outputs.div_ceil(columns as usize);
-    let parts = if with_residual { WITH_RESIDUAL } else { 0 };
+    let tile = choice.tile(m as usize, columns.len());
+    let [rows_of_tile, columns_of_tile] = tile.size();
+    let row_groups = m.div_ceil(rows_of_tile);
+    check_groups(
+        "the number of rows",
+        row_groups as usize,
+        m as usize,
+        rows_of_tile,
+        gpu,
+    )?;
     let (activation, [low, high]) = numbers(layer.activation);
     Ok(Dispatch {
         tile: Some(tile),
-        groups: [column_groups as u32, row_groups as u32, 1],
+        groups: [
+            (columns.len() as u32).div_ceil(columns_of_tile),
+            row_groups,
+            1,
+        ],
         immediates: vec![
-            m as u32,
+            m,
             layer.inputs as u32,
+            columns.len() as u32,
             layer.outputs as u32,
+            columns.start as u32,
             parts,
             activation,
             low.to_bits(),

@@ -34,22 +34,22 @@ pub enum Operation {
 
 impl Operation {
     /// The same without the numbers that are on the device: what a launch has to know.
-    pub(super) fn without_numbers(self) -> Self {
+    pub(super) fn without_numbers(&self) -> Self {
         match self {
             Operation::Linear(layer) => Operation::Linear(Layer {
                 weights: vec![],
                 bias: vec![],
-                ..layer
+                ..*layer
             }),
             Operation::Norm(norm) => Operation::Norm(Norm {
-                scale: norm.scale.map(|_| vec![]),
-                shift: norm.shift.map(|_| vec![]),
-                ..norm
+                scale: norm.scale.as_ref().map(|_| vec![]),
+                shift: norm.shift.as_ref().map(|_| vec![]),
+                ..*norm
             }),
-            other @ (Operation::Product(_)
+            Operation::Product(_)
             | Operation::Softmax { .. }
             | Operation::Elementwise { .. }
-            | Operation::View) => other,
+            | Operation::View => self.clone(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::card::Gpu;
 use super::device::Opened;
-use super::dispatch::{Dispatch, count, dispatch};
+use super::dispatch::{Dispatch, count};
 use super::error::GpuError;
 use super::layout::{check_size, value_bytes};
 use super::operation::{Choice, Operation};
@@ -79,14 +79,15 @@ impl Program {
             }
         }
         let mut prepared = Vec::with_capacity(steps.len());
+        let count_of_steps = steps.len();
         for (number, step) in steps.into_iter().enumerate() {
             let result = sources.len() + number;
             if step.inputs.is_empty() || step.inputs.iter().any(|input| *input >= result) {
                 return Err(GpuError::Empty("what a step works on"));
             }
-            prepared.push(Prepared::new(step, result, &gpu)?);
+            prepared.extend(Prepared::all(&step, result, &gpu)?);
         }
-        let total = sources.len() + prepared.len();
+        let total = sources.len() + count_of_steps;
         if outputs.is_empty() || outputs.iter().any(|output| *output >= total) {
             return Err(GpuError::Empty("an output"));
         }
@@ -108,13 +109,16 @@ impl Program {
         constants: Arc<[Arc<wgpu::Buffer>]>,
         outputs: &[usize],
     ) -> Self {
-        let uses: Vec<Use<'_>> = steps
-            .iter()
-            .map(|step| Use {
-                inputs: &step.inputs,
-                view: step.is_view(),
-            })
-            .collect();
+        // Panels of one layer make one value.
+        let mut uses: Vec<Use<'_>> = Vec::with_capacity(steps.len());
+        for step in steps.iter() {
+            if step.result == sources.len() + uses.len() {
+                uses.push(Use {
+                    inputs: &step.inputs,
+                    view: step.is_view(),
+                });
+            }
+        }
         let (places, slots) = assign(&sources, &uses, outputs);
         Program {
             gpu,
@@ -274,12 +278,8 @@ impl Program {
         shapes: &[Vec<usize>],
         choice: Choice,
     ) -> Result<Vec<Option<Dispatch>>, GpuError> {
-        let launches = self.steps.iter().map(|step| {
-            let inputs = step.inputs.iter().map(|input| &shapes[*input][..]);
-            let inputs: Vec<&[usize]> = inputs.collect();
-            let result = &shapes[step.result];
-            dispatch(&step.operation, &inputs, result, choice, &self.gpu)
-        });
+        let launches = self.steps.iter();
+        let launches = launches.map(|step| step.launch(shapes, choice, &self.gpu));
         launches.collect()
     }
 

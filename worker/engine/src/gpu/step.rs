@@ -1,12 +1,14 @@
 //! A step of a program, ready to be launched: its kernels and what it brings with it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use inferq_shaders::{ELEMENTWISE, Kernel, NORM, PRODUCT, SOFTMAX, Tile, linear};
 
 use super::device::Opened;
+use super::dispatch::{Dispatch, dispatch};
 use super::error::GpuError;
-use super::operation::Operation;
+use super::operation::{Choice, Operation};
 use super::pipeline::{Pipeline, pipeline};
 use super::program::Step;
 use super::upload;
@@ -16,13 +18,32 @@ pub(super) struct Prepared {
     pub(super) operation: Operation,
     pub(super) inputs: Vec<usize>,
     pub(super) result: usize,
+    /// Those of the result that a dense layer computes here; its weights may come in panels.
+    columns: Range<usize>,
     /// Nothing for a view; for a dense layer one for each tile, in their order.
     pipelines: Vec<Arc<Pipeline>>,
     constants: Vec<Arc<wgpu::Buffer>>,
 }
 
 impl Prepared {
-    pub(super) fn new(step: Step, result: usize, gpu: &Opened) -> Result<Self, GpuError> {
+    /// The step as it is, or, if the weights of a dense layer cannot be bound at once, one for each panel of them.
+    pub(super) fn all(step: &Step, result: usize, gpu: &Opened) -> Result<Vec<Self>, GpuError> {
+        let panels = match &step.operation {
+            Operation::Linear(layer) => upload::panels(layer, gpu),
+            _ => vec![0..0],
+        };
+        let prepared = panels
+            .into_iter()
+            .map(|columns| Self::new(step, result, columns, gpu));
+        prepared.collect()
+    }
+
+    fn new(
+        step: &Step,
+        result: usize,
+        columns: Range<usize>,
+        gpu: &Opened,
+    ) -> Result<Self, GpuError> {
         let kernels: Vec<&Kernel> = match &step.operation {
             Operation::Linear(layer) => {
                 let tiles = Tile::ALL.into_iter();
@@ -34,7 +55,7 @@ impl Prepared {
             Operation::Elementwise { .. } => vec![&ELEMENTWISE],
             Operation::View => vec![],
         };
-        let constants = upload::constants(&step.operation, gpu)?;
+        let constants = upload::constants(&step.operation, &columns, gpu)?;
         Ok(Prepared {
             pipelines: kernels
                 .into_iter()
@@ -42,9 +63,23 @@ impl Prepared {
                 .collect::<Result<_, _>>()?,
             constants,
             operation: step.operation.without_numbers(),
-            inputs: step.inputs,
+            inputs: step.inputs.clone(),
             result,
+            columns,
         })
+    }
+
+    /// How to launch it on values of these shapes; `None` if there is nothing to do.
+    pub(super) fn launch(
+        &self,
+        shapes: &[Vec<usize>],
+        choice: Choice,
+        gpu: &Opened,
+    ) -> Result<Option<Dispatch>, GpuError> {
+        let inputs = self.inputs.iter().map(|input| &shapes[*input][..]);
+        let inputs: Vec<&[usize]> = inputs.collect();
+        let result = &shapes[self.result];
+        dispatch(&self.operation, &self.columns, &inputs, result, choice, gpu)
     }
 
     pub(super) fn is_view(&self) -> bool {

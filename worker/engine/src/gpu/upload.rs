@@ -1,7 +1,10 @@
 //! Numbers of a model in the device's memory, one copy of each whoever uses them.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
+use inferq_shaders::Tile;
 use tract_onnx::prelude::f16;
 use wgpu::BufferUsages;
 
@@ -11,13 +14,14 @@ use super::layout::{check_size, padded, padded_size, value_bytes};
 use super::operation::{Layer, Norm, Operation, Weights};
 use crate::resident;
 
-/// The buffers that a step brings with it, in the order of its bindings.
+/// The buffers that a step brings with it, in the order of its bindings; of a dense layer those of these columns.
 pub(super) fn constants(
     operation: &Operation,
+    columns: &Range<usize>,
     gpu: &Opened,
 ) -> Result<Vec<Arc<wgpu::Buffer>>, GpuError> {
     match operation {
-        Operation::Linear(layer) => Ok(vec![matrix(layer, gpu)?, bias(layer, gpu)?]),
+        Operation::Linear(layer) => layer_constants(layer, columns, gpu),
         Operation::Norm(norm) => norm_constants(norm, gpu),
         Operation::Product(_)
         | Operation::Softmax { .. }
@@ -40,41 +44,73 @@ fn norm_constants(norm: &Norm, gpu: &Opened) -> Result<Vec<Arc<wgpu::Buffer>>, G
     buffers.into_iter().collect()
 }
 
-/// The bias, and after it, for weights in bytes, the largest of each column.
-fn bias(layer: &Layer, gpu: &Opened) -> Result<Arc<wgpu::Buffer>, GpuError> {
-    check_size("the bias", layer.bias.len(), layer.outputs)?;
-    match layer.kept_as {
-        Weights::F32 | Weights::F16 => numbers(&layer.bias, gpu),
-        Weights::Int8 => {
-            let mut values = layer.bias.clone();
-            values.extend(largest_of_columns(&layer.weights, layer.outputs));
-            numbers(&values, gpu)
-        }
+/// Columns of the weights that can be bound, and launched, at once.
+pub(super) fn panels(layer: &Layer, gpu: &Opened) -> Vec<Range<usize>> {
+    let limits = gpu.device.limits();
+    let bytes = limits
+        .max_storage_buffer_binding_size
+        .min(limits.max_buffer_size);
+    let of_quad = 4 * words(layer.kept_as, 4) as u64 * layer.inputs.max(1) as u64;
+    let [_, narrowest] = Tile::Gemv.size();
+    let groups = u64::from(limits.max_compute_workgroups_per_dimension) * u64::from(narrowest);
+    // One that is too large all the same is told when it is uploaded.
+    let most = (4 * (bytes / of_quad)).clamp(4, groups - groups % 4) as usize;
+    let starts = (0..layer.outputs.max(1)).step_by(most);
+    starts
+        .map(|start| start..layer.outputs.min(start + most))
+        .collect()
+}
+
+/// Words of a row of weights.
+fn words(kept_as: Weights, columns: usize) -> usize {
+    match kept_as {
+        Weights::F32 => padded_size(columns),
+        Weights::F16 => padded_size(columns) / 2,
+        Weights::Int8 => padded_size(columns) / 4,
     }
 }
 
-fn matrix(layer: &Layer, gpu: &Opened) -> Result<Arc<wgpu::Buffer>, GpuError> {
+/// Weights and bias; after the bias, for weights in bytes, the largest of each column.
+fn layer_constants(
+    layer: &Layer,
+    columns: &Range<usize>,
+    gpu: &Opened,
+) -> Result<Vec<Arc<wgpu::Buffer>>, GpuError> {
     let Layer {
         inputs,
         outputs,
         weights,
+        bias,
         kept_as,
         ..
     } = layer;
     let expected = inputs.saturating_mul(*outputs);
     check_size("the weight matrix", weights.len(), expected)?;
+    check_size("the bias", bias.len(), *outputs)?;
     if weights.is_empty() {
         return Err(GpuError::Empty("the weight matrix"));
     }
-    let words = match kept_as {
-        Weights::F32 => padded_size(*outputs),
-        Weights::F16 => padded_size(*outputs) / 2,
-        Weights::Int8 => padded_size(*outputs) / 4,
+    let weights: Cow<'_, [f32]> = if columns.len() == *outputs {
+        Cow::Borrowed(weights)
+    } else {
+        let rows = weights.chunks_exact(*outputs);
+        rows.flat_map(|row| &row[columns.clone()])
+            .copied()
+            .collect()
     };
-    let bytes = value_bytes("the weight matrix", inputs.saturating_mul(words), gpu)?;
-    let layout = format!("matrix {kept_as:?} {inputs} {outputs}");
-    let digest = resident::digest(&layout, &[weights]);
-    resident(digest, bytes, || packed(weights, *outputs, *kept_as), gpu)
+    let mut bias = bias[columns.clone()].to_vec();
+    if *kept_as == Weights::Int8 {
+        bias.extend(largest_of_columns(&weights, columns.len()));
+    }
+    let count = inputs.saturating_mul(words(*kept_as, columns.len()));
+    let bytes = value_bytes("the weight matrix", count, gpu)?;
+    let layout = format!("matrix {kept_as:?} {inputs} {}", columns.len());
+    let digest = resident::digest(&layout, &[&weights]);
+    let content = || packed(&weights, columns.len(), *kept_as);
+    Ok(vec![
+        resident(digest, bytes, content, gpu)?,
+        numbers(&bias, gpu)?,
+    ])
 }
 
 /// Rows of weights as their shader reads them: filled up with zeros to a multiple of four.

@@ -201,6 +201,22 @@ fn every_tile_is_within_the_stated_bound_with_weights_of_every_kind() {
     }
 }
 
+/// Mesa's software adapter binds 128 MiB; where a card binds more, the matrix is one panel there.
+#[test]
+fn a_matrix_that_cannot_be_bound_at_once_comes_in_panels() {
+    let (k, n) = (520, 70_003);
+    let layer = layer(k, n, RELU);
+    let steps = vec![linear(layer.clone(), &[0, 1])];
+    let sources = [Source::Given, Source::Given];
+    let program = Program::new(gpu(), &sources, steps, &[2]).expect("in panels it fits");
+    let (rows, zeros) = (numbers(k, 23), vec![0.0; n]);
+    let shapes = [vec![1, k], vec![1, n], vec![1, n]];
+    for choice in [Choice::Likely, Choice::Alike] {
+        let result = program.run(&[&rows, &zeros], &shapes, choice);
+        assert_close(&layer, &rows, &result.expect("it runs")[0]);
+    }
+}
+
 #[test]
 fn weights_that_lose_nothing_give_the_same_as_they_are() {
     let plain = Layer {
