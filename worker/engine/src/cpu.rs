@@ -26,6 +26,12 @@ use std::borrow::Cow;
 
 use tract_onnx::tract_core::internal::*;
 
+/// The instructions that kernels run with here.
+#[cfg(feature = "gpu")]
+pub(crate) fn instructions() -> String {
+    format!("{:?}", simd::Isa::best())
+}
+
 /// All elements of `tensor`, row-major; copied only where they do not lie so.
 pub(crate) fn elements<T: Datum>(tensor: &Tensor) -> TractResult<Cow<'_, [T]>> {
     let view = tensor.to_plain_array_view::<T>()?;

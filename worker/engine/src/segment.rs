@@ -9,6 +9,7 @@
 //! on_cpu      the same operators on the CPU
 //! check       does each step on the card give what it gives on the CPU, within its bound? bounds
 //! tune        which of the two is faster, by number of rows, measured when the model is loaded
+//! remembered  the same from a folder, measured at an earlier load
 //! used        what the segments of a run did with the card
 //! ```
 //!
@@ -26,6 +27,7 @@ mod on_card;
 mod on_cpu;
 mod op;
 mod partition;
+mod remembered;
 mod tune;
 mod used;
 
@@ -129,6 +131,12 @@ mod tests {
         assert!(session.device_class().starts_with("gpu:"));
     }
 
+    fn segment_of(model: &OnnxModel) -> &op::DenseSegment {
+        let nodes = model.graph().nodes().iter();
+        let mut segments = nodes.filter_map(op::DenseSegment::of);
+        segments.next().expect("the model is dense")
+    }
+
     fn mlp_on_cpu() -> OnnxModel {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/mlp.onnx");
         load_file(&path, &LoadLimits::default()).expect("it loads")
@@ -165,13 +173,8 @@ mod tests {
     #[test]
     fn measuring_times_both_sides_at_each_number_of_rows() {
         let model = mlp_on(&open());
-        let mut segments = model
-            .graph()
-            .nodes()
-            .iter()
-            .filter_map(op::DenseSegment::of);
-        let segment = segments.next().expect("the model is dense");
-        let routes = tune::measure(segment.segment(), Duration::from_millis(100));
+        let segment = segment_of(&model);
+        let routes = tune::decide(segment.segment(), Duration::from_millis(100));
         let told = routes.expect("both sides run").to_string();
         for rows in [
             "1 rows: ",
@@ -183,5 +186,33 @@ mod tests {
             assert!(told.contains(rows), "{told}");
         }
         assert_eq!(told.matches("(CPU ").count(), 5, "{told}");
+    }
+
+    #[test]
+    fn what_was_measured_once_is_not_measured_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let gpu = open();
+        gpu.remember_in(folder.path().join("choices"));
+        let decided = |gpu: &Gpu| {
+            let model = mlp_on(gpu);
+            let segment = segment_of(&model);
+            tune::decide(segment.segment(), Duration::from_millis(50)).expect("both sides run")
+        };
+        let first = decided(&gpu);
+        let again = open();
+        again.remember_in(folder.path().join("choices"));
+        // Times to the nanosecond do not come twice.
+        assert_eq!(decided(&again), first);
+        let files = std::fs::read_dir(folder.path().join("choices")).expect("it was made");
+        let files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+        let [file] = &files[..] else {
+            panic!("{files:?}");
+        };
+        std::fs::write(file, "[]").expect("it is ours");
+        assert_ne!(
+            decided(&again),
+            first,
+            "what makes no sense is measured anew"
+        );
     }
 }

@@ -85,6 +85,15 @@ pub struct GpuArgs {
         global = true
     )]
     pub gpu_name: Option<String>,
+    /// Folder for what `auto` measures, so that loading the same model on the same machine does not take the two
+    /// seconds again. Best effort. Default: none, every load measures.
+    #[arg(
+        long = "gpu-cache",
+        env = "INFERQ_GPU_CACHE",
+        value_name = "DIR",
+        global = true
+    )]
+    pub gpu_cache: Option<PathBuf>,
 }
 
 /// See [`GpuArgs::gpu`].
@@ -113,6 +122,9 @@ impl GpuArgs {
         match Gpu::open(policy, self.gpu_name.as_deref()) {
             Ok(gpu) => {
                 if let Some(gpu) = &gpu {
+                    if let Some(folder) = &self.gpu_cache {
+                        gpu.remember_in(folder.clone());
+                    }
                     let adapter = gpu.info();
                     tracing::info!(name = adapter.name, kind = %adapter.kind, driver = adapter.driver, "a graphics card is used");
                 }

@@ -4,7 +4,8 @@
 //! was uploaded to the old one has to be uploaded again by whoever uses it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::adapter::{AdapterInfo, GpuPolicy, describe, enumerate};
@@ -24,6 +25,8 @@ struct Card {
     forced: bool,
     now: RwLock<Arc<Opened>>,
     breaker: Mutex<Breaker>,
+    /// Where what was measured on it is kept.
+    memory: OnceLock<PathBuf>,
     /// When the last attempt to open a new device began.
     attempted: Mutex<Option<Instant>>,
 }
@@ -48,6 +51,7 @@ impl Gpu {
                     forced: policy == GpuPolicy::Force,
                     now: RwLock::new(Arc::new(opened)),
                     breaker: Mutex::default(),
+                    memory: OnceLock::new(),
                     attempted: Mutex::default(),
                 }))))
             }
@@ -60,6 +64,16 @@ impl Gpu {
     #[must_use]
     pub fn info(&self) -> &AdapterInfo {
         &self.0.info
+    }
+
+    /// Keeps in `folder`, which is made when needed, what loading a model measures on this card, and reads it from
+    /// there. Counts the first time only.
+    pub fn remember_in(&self, folder: PathBuf) {
+        self.0.memory.get_or_init(|| folder);
+    }
+
+    pub(crate) fn remembers_in(&self) -> Option<&Path> {
+        self.0.memory.get().map(PathBuf::as_path)
     }
 
     /// Why the device should not be used any more, if there is a reason.

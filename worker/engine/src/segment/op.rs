@@ -125,7 +125,7 @@ impl DenseSegment {
             if segment.card.gpu.is_forced() {
                 return Ok(tune::Routes::forced(segment.choice()));
             }
-            tune::measure(segment, budget)
+            tune::decide(segment, budget)
         });
     }
 

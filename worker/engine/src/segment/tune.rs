@@ -7,12 +7,13 @@ use tract_onnx::tract_core::internal::*;
 
 use super::check;
 use super::op::Segment;
+use super::remembered;
 use crate::gpu::{Choice, Tile};
 
 /// Longest that measuring takes for a model, about.
 pub(super) const BUDGET: Duration = Duration::from_secs(2);
 /// Numbers of rows that are measured. A run of any other number goes where the next smaller one does.
-const ROWS: [usize; 5] = [1, 4, 16, 64, 256];
+pub(super) const ROWS: [usize; 5] = [1, 4, 16, 64, 256];
 /// The card has to be so much faster. Less is within what the next moment may change.
 const GAIN: f64 = 1.15;
 /// Another kernel has to be so much faster than the one that is likely the best.
@@ -34,12 +35,13 @@ pub(super) struct Routes {
     routes: [Route; ROWS.len()],
 }
 
+/// What a run takes on each side.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Measured {
-    cpu: Duration,
-    card: Duration,
+pub(super) struct Measured {
+    pub(super) cpu: Duration,
+    pub(super) card: Duration,
     /// The kernels that took this long.
-    choice: Choice,
+    pub(super) choice: Choice,
 }
 
 impl Measured {
@@ -124,8 +126,27 @@ impl fmt::Display for Routes {
     }
 }
 
+/// Where runs of `segment` go, by what is remembered or else measured.
+pub(super) fn decide(segment: &Segment, budget: Duration) -> Result<Routes, String> {
+    let folder = segment.card.gpu.remembers_in();
+    let measured = match folder.and_then(|folder| remembered::read(folder, segment)) {
+        Some(measured) => measured,
+        None => {
+            let measured = measure(segment, budget)?;
+            if let Some(folder) = folder {
+                remembered::write(folder, segment, &measured);
+            }
+            measured
+        }
+    };
+    Ok(match segment.settings.deterministic {
+        true => Routes::together(measured),
+        false => Routes::fastest(measured),
+    })
+}
+
 /// Times both sides at each number of rows, within `budget` where that is possible.
-pub(super) fn measure(segment: &Segment, budget: Duration) -> Result<Routes, String> {
+fn measure(segment: &Segment, budget: Duration) -> Result<[Measured; ROWS.len()], String> {
     let failed = |error: TractError| format!("measuring failed: {error:#}");
     let usual = segment.choice();
     let mut kernels: Vec<Tile> = vec![];
@@ -173,11 +194,7 @@ pub(super) fn measure(segment: &Segment, budget: Duration) -> Result<Routes, Str
         measured.push(best);
     }
     let measured = <[Measured; ROWS.len()]>::try_from(measured);
-    let measured = measured.map_err(|_| "measuring failed: a number of rows is missing")?;
-    Ok(match segment.settings.deterministic {
-        true => Routes::together(measured),
-        false => Routes::fastest(measured),
-    })
+    measured.map_err(|_| "measuring failed: a number of rows is missing".to_owned())
 }
 
 /// The fastest of some runs, after one that is not timed.
