@@ -1,11 +1,14 @@
-//! Message headers: their names, and the two sets we read and write.
+//! Message headers: their names, and the three sets we read and write.
 //!
-//! [`JobHeaders`] come with a job or a request, [`OutcomeHeaders`] with an outcome or a reply.
+//! [`JobHeaders`] come with a job or a request, [`OutcomeHeaders`] with an outcome or a reply,
+//! [`DeadHeaders`] with a dead letter.
 //! Names are written in the canonical case of [`names`] and read in any case.
 
+pub mod dead;
 mod job;
 mod outcome;
 
+pub use dead::DeadHeaders;
 pub use job::{
     DEFAULT_MAX_ATTEMPTS, JobHeaders, PROTO, ParsedHeaders, ResultMode, VersionSelector,
 };
@@ -73,20 +76,6 @@ pub mod names {
     pub const ATTEMPT: &str = "Infer-Attempt";
     /// Digest of model and body.
     pub const BODY_DIGEST: &str = "Infer-Body-Digest";
-}
-
-/// Headers of a dead letter, besides those of the job, [`names::ATTEMPT`] and [`names::WORKER`].
-pub mod dead {
-    /// Why the job died, in one line.
-    pub const REASON: &str = "Infer-Dead-Reason";
-    /// The same as a number of [`crate::ErrorCode`].
-    pub const CODE: &str = "Infer-Dead-Code";
-    /// When, in milliseconds since 1970.
-    pub const TIME: &str = "Infer-Dead-Time";
-    /// Stream sequence of the outcome, which a replay supersedes.
-    pub const OUTCOME: &str = "Infer-Dead-Outcome";
-    /// The `Nats-Msg-Id` the job came with.
-    pub const MSG_ID: &str = "Infer-Dead-Msg-Id";
 }
 
 /// A header we could not use, and what would have been accepted.

@@ -92,7 +92,8 @@ pub use assets::Assets;
 pub use cache_key::{CacheKey, CacheScope};
 pub use error::{ErrorCode, Failure, nearest};
 pub use headers::{
-    HeaderProblem, JobHeaders, OutcomeHeaders, ParsedHeaders, ResultMode, Status, VersionSelector,
+    DeadHeaders, HeaderProblem, JobHeaders, OutcomeHeaders, ParsedHeaders, ResultMode, Status,
+    VersionSelector,
 };
 pub use identity::{BodyDigest, Digest, JobId, body_digest};
 pub use limits::Limits;
@@ -102,7 +103,7 @@ pub use request::{
 };
 pub use response::{CacheUse, InferResponse, ResponseParameters};
 pub use subjects::{
-    JobSubject, Lane, ModelName, NameError, QueueKind, ReplyPrefixes, SubjectError, Subjects,
-    check_subject,
+    DeadSubject, JobSubject, Lane, ModelName, NameError, QueueKind, ReplyPrefixes, SubjectError,
+    Subjects, check_subject,
 };
 pub use tensor::{DataType, Dim, Tensor, TensorError, TensorSpec};

@@ -103,6 +103,17 @@ pub struct JobSubject {
     pub kind: QueueKind,
 }
 
+/// What the subject of a dead letter says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadSubject {
+    /// The model the job was for.
+    pub model: ModelName,
+    /// The lane it waited in.
+    pub lane: Lane,
+    /// Its id.
+    pub job: JobId,
+}
+
 /// Makes and reads the subjects of one deployment, which all start with its prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subjects {
@@ -164,6 +175,19 @@ impl Subjects {
         format!("{}.dead.{model}.{lane}.{job}", self.prefix)
     }
 
+    /// The subject filter of all dead letters of a model, lane and job; `None` stands for any.
+    pub fn dead_filter(
+        &self,
+        model: Option<&ModelName>,
+        lane: Option<Lane>,
+        job: Option<&JobId>,
+    ) -> String {
+        let model = model.map_or("*", ModelName::as_str);
+        let lane = lane.map_or("*", Lane::as_str);
+        let job = job.map_or("*", JobId::as_str);
+        format!("{}.dead.{model}.{lane}.{job}", self.prefix)
+    }
+
     /// Where a cancellation is asked for: `infer.cancel.<job>`.
     pub fn cancel(&self, job: &JobId) -> String {
         format!("{}.cancel.{job}", self.prefix)
@@ -176,10 +200,7 @@ impl Subjects {
 
     /// Reads `infer.jobs.<model>.<lane>` or `infer.rpcq.<model>.<lane>`; `None` for anything else.
     pub fn parse_job(&self, subject: &str) -> Option<JobSubject> {
-        let mut tokens = subject
-            .strip_prefix(&*self.prefix)?
-            .strip_prefix('.')?
-            .split('.');
+        let mut tokens = self.tokens(subject)?;
         let kind = match tokens.next()? {
             "jobs" => QueueKind::Job,
             "rpcq" => QueueKind::Rpc,
@@ -191,6 +212,27 @@ impl Subjects {
             .next()
             .is_none()
             .then_some(JobSubject { model, lane, kind })
+    }
+
+    /// Reads `infer.dead.<model>.<lane>.<job>`; `None` for anything else.
+    pub fn parse_dead(&self, subject: &str) -> Option<DeadSubject> {
+        let mut tokens = self.tokens(subject)?;
+        if tokens.next()? != "dead" {
+            return None;
+        }
+        let model = ModelName::new(tokens.next()?).ok()?;
+        let lane = tokens.next()?.parse().ok()?;
+        let job = JobId::new(tokens.next()?).ok()?;
+        tokens
+            .next()
+            .is_none()
+            .then_some(DeadSubject { model, lane, job })
+    }
+
+    /// The tokens behind the prefix.
+    fn tokens<'a>(&self, subject: &'a str) -> Option<std::str::Split<'a, char>> {
+        let rest = subject.strip_prefix(&*self.prefix)?.strip_prefix('.')?;
+        Some(rest.split('.'))
     }
 }
 
@@ -234,6 +276,29 @@ mod tests {
             "",
         ] {
             assert_eq!(subjects.parse_job(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn the_subject_of_a_dead_letter_reads_back_and_lies_within_its_filters() {
+        let subjects = Subjects::new("acme.infer").expect("a good prefix");
+        let (model, lane, job) = (digits(), Lane::Low, JobId::derived("ACME_INFER_JOBS", 7));
+        let subject = subjects.dead(&model, lane, &job);
+        let read = subjects.parse_dead(&subject).expect("our own");
+        assert_eq!((read.model, read.lane, read.job), (digits(), lane, job));
+        assert_eq!(
+            subjects.dead_filter(None, None, None),
+            "acme.infer.dead.*.*.*"
+        );
+        let one = subjects.dead_filter(Some(&model), Some(lane), None);
+        assert_eq!(one, "acme.infer.dead.digits.low.*");
+        for foreign in [
+            "acme.infer.dead.digits.low",
+            "acme.infer.dead.digits.low.a.b",
+            "acme.infer.dead.digits.urgent.a",
+            "acme.infer.jobs.digits.low.a",
+        ] {
+            assert_eq!(subjects.parse_dead(foreign), None, "{foreign}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod read;
 
+use super::dead::replay_id;
 use super::{HeaderProblem, names};
 use crate::content_type::ContentType;
 use crate::identity::JobId;
@@ -84,6 +85,8 @@ pub struct JobHeaders {
     pub debug: bool,
     /// Sequence of the outcome that this replay replaces.
     pub supersedes: Option<u64>,
+    /// Sequence of the dead letter that this replay sends again.
+    pub replays: Option<u64>,
     /// The protocol version it speaks; this crate speaks 1.
     pub proto: u32,
     /// How its body is encoded, if said.
@@ -123,6 +126,7 @@ impl JobHeaders {
             events: false,
             debug: false,
             supersedes: None,
+            replays: None,
             proto: PROTO,
             content_type: None,
             traceparent: None,
@@ -152,12 +156,15 @@ impl JobHeaders {
 
     /// The headers to send, in canonical case; what has its default is left out.
     ///
-    /// The id goes out as `Infer-Job-Id` and as `Nats-Msg-Id`, so the server drops duplicates;
-    /// who replays a dead letter replaces the latter.
+    /// The id goes out as `Infer-Job-Id` and as `Nats-Msg-Id`, so the server drops duplicates; a
+    /// replay has the number of its dead letter in the latter.
     pub fn pairs(&self) -> Vec<(&'static str, String)> {
         let mut pairs = vec![
             (names::JOB_ID, self.id.to_string()),
-            (names::MSG_ID, self.id.to_string()),
+            (
+                names::MSG_ID,
+                self.replays.map_or_else(|| self.id.to_string(), replay_id),
+            ),
         ];
         let mut put = |name, value: Option<String>| pairs.extend(value.map(|value| (name, value)));
         let number = |value: Option<u64>| value.map(|value| value.to_string());

@@ -2,6 +2,7 @@
 
 use super::{DEFAULT_MAX_ATTEMPTS, JobHeaders, PROTO, ParsedHeaders, ResultMode, VersionSelector};
 use crate::content_type::ContentType;
+use crate::headers::dead::replayed_letter;
 use crate::headers::{Found, names, valid_traceparent};
 use crate::identity::JobId;
 use crate::subjects::{ModelName, ReplyPrefixes};
@@ -119,6 +120,7 @@ impl JobHeaders {
             "the sequence of an outcome as a whole number",
             number,
         );
+        self.replays = found.get(names::MSG_ID).and_then(replayed_letter);
         let attempts = found.read(
             names::MAX_ATTEMPTS,
             "a whole number from 1 to 100",
@@ -227,6 +229,7 @@ mod tests {
         headers.events = true;
         headers.debug = true;
         headers.supersedes = Some(9);
+        headers.replays = Some(4);
         headers.proto = 2;
         headers.content_type = Some(ContentType::Cbor);
         headers.traceparent =
