@@ -154,14 +154,18 @@ impl Admission {
         }
     }
 
-    /// The outcome of an earlier delivery, if this is not the first.
+    /// The outcome of an earlier delivery, if this is not the first; or that of another replay of
+    /// the same dead letter, which this one has come too late to be.
     async fn standing(&self, job: &Job) -> Option<Outcome> {
-        if job.attempt() == 1 || job.door() != Door::Job {
+        let replay = job.replay();
+        let may_stand = job.attempt() > 1 || replay.is_some();
+        if !may_stand || job.door() != Door::Job {
             return None;
         }
         match self.ledger.read(&job.headers.id).await {
-            // A replay replaces this very outcome, so for it there is none yet.
-            Ok(standing) => standing.filter(|standing| standing.sequence != job.headers.supersedes),
+            Ok(standing) => {
+                standing.filter(|standing| replay.is_none_or(|replay| !replay.replaces(standing)))
+            }
             Err(error) => {
                 // Running it again costs time but decides nothing: COMMIT is refused if one stands.
                 warn!(%error, "could not look for an earlier outcome");

@@ -19,7 +19,7 @@ use crate::disposition::{Circumstances, Disposition, JobError, disposition};
 use crate::hold::Hold;
 use crate::metrics::Door;
 use crate::models::Version;
-use crate::settlement::Record;
+use crate::settlement::{Record, Replay};
 
 /// A message as it left the queue or the RPC door, before anybody looked inside.
 #[derive(Debug)]
@@ -123,6 +123,14 @@ impl Job {
         }
     }
 
+    /// What it takes the place of, if it is the replay of a dead letter.
+    pub fn replay(&self) -> Option<Replay> {
+        self.headers.supersedes.map(|outcome| Replay {
+            outcome,
+            letter: self.headers.replays.unwrap_or(0),
+        })
+    }
+
     /// Where the answer goes, if anywhere.
     pub fn reply_to(&self) -> Option<&str> {
         match &self.origin {
@@ -193,6 +201,10 @@ impl Record for Outcome {
 
     fn body_digest(&self) -> Option<Digest> {
         self.headers.body_digest
+    }
+
+    fn sequence(&self) -> Option<u64> {
+        self.sequence
     }
 }
 

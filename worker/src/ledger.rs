@@ -23,7 +23,7 @@ use crate::settlement::Event;
 
 mod headers;
 
-use headers::{bytes_of, dead_headers};
+use headers::{bytes_of, dead_headers, dead_reason};
 pub use headers::{header_map, header_pairs};
 
 /// Longest wait for the answer to one step. Longer than a leader election, shorter than ack_wait.
@@ -125,32 +125,39 @@ impl Ledger {
         }
     }
 
-    /// Publishes the dead letter of `outcome`, once.
-    pub async fn bury(&self, letter: &DeadLetter<'_>, outcome: &Outcome) -> Event<Outcome> {
-        let subject = self
-            .subjects
-            .dead(letter.model, letter.lane, &outcome.headers.job_id);
-        let mut headers = dead_headers(letter.headers, outcome);
+    /// Publishes the dead letter of `outcome` if the last one for its job has sequence `expected`, 0
+    /// for none. What does not fit beside the reason is left out, and the letter says so.
+    pub async fn bury(
+        &self,
+        letter: &DeadLetter<'_>,
+        outcome: &Outcome,
+        expected: u64,
+    ) -> Event<Outcome> {
+        let job = &outcome.headers.job_id;
+        let subject = self.subjects.dead(letter.model, letter.lane, job);
+        let mut reason = dead_reason(letter.headers, outcome);
+        let (nothing, mut own) = (HeaderMap::new(), letter.headers);
+        let mut headers = dead_headers(own, job, &reason);
         if bytes_of(&headers) > MAX_HEADER_BYTES {
-            warn!(job = %outcome.headers.job_id, "dead letter kept without its own headers, which do not fit beside the reason");
-            headers = dead_headers(&HeaderMap::new(), outcome);
+            warn!(%job, "dead letter kept without its own headers, which do not fit beside the reason");
+            (reason.without_headers, own) = (true, &nothing);
+            headers = dead_headers(own, job, &reason);
         }
         let header_bytes = bytes_of(&headers);
-        let fits = letter.body.len() + header_bytes + ENVELOPE_BYTES <= self.max_payload();
-        if !fits {
-            warn!(job = %outcome.headers.job_id, bytes = letter.body.len(), "dead letter kept without its body, which does not fit beside the reason");
+        let mut body = letter.body.clone();
+        if body.len() + header_bytes + ENVELOPE_BYTES > self.max_payload() {
+            warn!(%job, bytes = body.len(), "dead letter kept without its body, which does not fit beside the reason");
+            reason.without_body = true;
+            headers = dead_headers(own, job, &reason);
+            body = Bytes::new();
         }
         let publish = PublishMessage::build()
             .headers(headers)
-            .payload(if fits {
-                letter.body.clone()
-            } else {
-                Bytes::new()
-            })
-            .expected_last_subject_sequence(0);
+            .payload(body)
+            .expected_last_subject_sequence(expected);
         match self.publish_expecting(subject, publish).await {
-            // Refused: an earlier delivery has written it.
-            Published::At(_) | Published::Refused => Event::Done,
+            Published::At(_) => Event::Done,
+            Published::Refused => Event::Refused,
             Published::Unanswered => Event::Unanswered,
         }
     }

@@ -105,8 +105,7 @@ impl Metrics {
             "redeliveries",
             "Deliveries of a job that had been delivered before",
         );
-        let dead_letters =
-            declare.counter("dead_letters", "Dead letters published, repeats included");
+        let dead_letters = declare.counter("dead_letters", "Dead letters written");
         let commit_retries = declare.counter(
             "commit_retries",
             "Steps of a settlement repeated for want of an answer",

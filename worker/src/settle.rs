@@ -132,11 +132,12 @@ impl Settler {
                 shut = None;
                 pause = FIRST_PAUSE;
             }
-            if event == Event::Missing {
+            let before = settlement.step();
+            settlement.apply(event);
+            if before == Step::Read && matches!(settlement.step(), Step::Commit(_)) {
                 // Refused and yet not there: a replica lags behind, and asking at once would spin.
                 tokio::time::sleep(FIRST_PAUSE).await;
             }
-            settlement.apply(event);
         }
         (settlement.outcome().clone(), settlement.is_conflict())
     }
@@ -145,23 +146,14 @@ impl Settler {
     pub async fn perform(&self, job: &Job, settlement: &Settlement<Outcome>) -> Event<Outcome> {
         let outcome = settlement.outcome();
         match settlement.step() {
-            Step::Commit => {
+            Step::Commit(expected) => {
                 let keep = match job.headers.result_mode() {
                     ResultMode::Reply => Keep::Status,
                     ResultMode::Both | ResultMode::Store => Keep::Everything,
                 };
-                // What a replay supersedes may have left the stream by age; then none stands.
-                let expected = match job.headers.supersedes {
-                    Some(sequence) if !settlement.is_vacant() => sequence,
-                    _ => 0,
-                };
                 self.ledger.commit(outcome, expected, keep).await
             }
             Step::Read => match self.ledger.read(&job.headers.id).await {
-                // COMMIT was refused because this one is gone: a replica that lags behind told us.
-                Ok(Some(standing)) if standing.sequence == job.headers.supersedes => {
-                    Event::Unanswered
-                }
                 Ok(Some(standing)) => Event::Stands(standing),
                 Ok(None) => Event::Missing,
                 Err(error) => {
@@ -169,14 +161,14 @@ impl Settler {
                     Event::Unanswered
                 }
             },
-            Step::DeadLetter => {
+            Step::DeadLetter(expected) => {
                 let letter = DeadLetter {
                     model: &job.model,
                     lane: job.lane,
                     headers: &job.raw_headers,
                     body: &job.body,
                 };
-                let event = self.ledger.bury(&letter, outcome).await;
+                let event = self.ledger.bury(&letter, outcome, expected).await;
                 if event == Event::Done {
                     self.metrics.dead_letter(&job.model);
                 }
@@ -219,6 +211,7 @@ pub fn terms(job: &Job) -> Terms {
         replies: job.reply_to().is_some(),
         acknowledges: job.ack().is_some(),
         body_digest: job.digest,
+        replay: job.replay(),
     }
 }
 

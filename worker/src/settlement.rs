@@ -1,9 +1,10 @@
 //! How a decision about a delivery becomes true, one step after the other, whatever fails between.
 //!
-//! COMMIT writes the outcome by compare-and-set; dead letter, reply and acknowledgement follow
-//! from the outcome *that stands*, whoever wrote it. Each of them may be repeated, so a crash after
-//! any step is repaired by the next delivery. This file knows no network: it says which step is
-//! next and is told how it went. `ledger.rs` carries the steps out; the tests below explore every
+//! COMMIT writes the outcome by compare-and-set, where none stands or, for the replay of a dead
+//! letter, where the one stands that the job failed with. Dead letter, reply and acknowledgement
+//! follow from the outcome *that stands*, whoever wrote it. Each of them may be repeated, so a crash
+//! after any step is repaired by the next delivery. This file knows no network: it says which step
+//! is next and is told how it went. `ledger.rs` carries the steps out; the tests below explore every
 //! interleaving of two workers with a crash after every step.
 
 use inferq_schemas::headers::Status;
@@ -12,12 +13,12 @@ use inferq_schemas::identity::Digest;
 /// The next thing to do for a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Publish the proposed outcome, expecting none before it.
-    Commit,
+    /// Publish the proposed outcome, if the one before it has this sequence (0: if there is none).
+    Commit(u64),
     /// Read the outcome that stands.
     Read,
-    /// Publish the dead letter; one that is there already is as good.
-    DeadLetter,
+    /// Publish the dead letter, if the one before it has this sequence (0: if there is none).
+    DeadLetter(u64),
     /// Publish the reply.
     Reply,
     /// Take the message off the queue.
@@ -29,9 +30,9 @@ pub enum Step {
 /// How a step went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<T> {
-    /// It is done (for a dead letter: or was done before).
+    /// It is done.
     Done,
-    /// COMMIT only: an outcome stands already.
+    /// COMMIT and DEAD LETTER: something else stands there already.
     Refused,
     /// COMMIT and READ: this outcome stands now; after a COMMIT it is our own.
     Stands(T),
@@ -47,6 +48,8 @@ pub trait Record: Clone {
     fn status(&self) -> Status;
     /// Digest of the body it answers.
     fn body_digest(&self) -> Option<Digest>;
+    /// Its sequence in the stream of outcomes, once it stands there.
+    fn sequence(&self) -> Option<u64>;
 }
 
 /// Which steps a job takes.
@@ -60,6 +63,25 @@ pub struct Terms {
     pub acknowledges: bool,
     /// Digest of the body of this delivery.
     pub body_digest: Digest,
+    /// What a replay takes the place of.
+    pub replay: Option<Replay>,
+}
+
+/// What the replay of a dead letter takes the place of, as sequences in their streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Replay {
+    /// The outcome the job failed with. While it stands, there is none for the replay.
+    pub outcome: u64,
+    /// The dead letter that was replayed; 0 if the replay does not say. Whoever replays deletes it
+    /// after the replay is queued, so it may or may not be there when the replay fails in its turn.
+    pub letter: u64,
+}
+
+impl Replay {
+    /// Whether `standing` is the very outcome that is to be replaced.
+    pub fn replaces<T: Record>(self, standing: &T) -> bool {
+        standing.sequence() == Some(self.outcome)
+    }
 }
 
 /// One delivery on its way from decision to acknowledgement.
@@ -70,15 +92,13 @@ pub struct Settlement<T> {
     /// The proposed outcome until COMMIT, the standing one after.
     outcome: T,
     conflict: bool,
-    /// A READ found none: the next COMMIT expects none, whatever the job says it supersedes.
-    vacant: bool,
 }
 
 impl<T: Record> Settlement<T> {
     /// Starts from an outcome this worker proposes.
     pub fn commit(outcome: T, terms: Terms) -> Self {
         let step = if terms.recorded {
-            Step::Commit
+            Step::Commit(terms.replay.map_or(0, |replay| replay.outcome))
         } else {
             Step::Reply
         };
@@ -87,20 +107,18 @@ impl<T: Record> Settlement<T> {
             step,
             outcome,
             conflict: false,
-            vacant: false,
         };
         settlement.skip_needless();
         settlement
     }
 
-    /// Starts from an outcome that an earlier delivery left.
+    /// Starts from an outcome that an earlier delivery left; not the one that a replay replaces.
     pub fn standing(outcome: T, terms: Terms) -> Self {
         let mut settlement = Self {
             terms,
             step: Step::Read,
             outcome: outcome.clone(),
             conflict: false,
-            vacant: false,
         };
         settlement.apply(Event::Stands(outcome));
         settlement
@@ -122,29 +140,30 @@ impl<T: Record> Settlement<T> {
         self.conflict
     }
 
-    /// Whether no outcome stood when this was last looked at.
-    pub fn is_vacant(&self) -> bool {
-        self.vacant
-    }
-
     /// Takes note of how the step went.
     pub fn apply(&mut self, event: Event<T>) {
         self.step = match (self.step, event) {
-            (Step::Commit, Event::Refused) => Step::Read,
-            (Step::Commit | Step::Read, Event::Stands(standing)) => {
+            (Step::Commit(_), Event::Refused) => Step::Read,
+            // Nothing has changed since the refusal: a replica lags behind, or another publish was
+            // under way and came to nothing. Only another COMMIT finds out.
+            (Step::Read, Event::Stands(standing)) if self.is_replaced(&standing) => {
+                Step::Commit(standing.sequence().unwrap_or(0))
+            }
+            (Step::Commit(_) | Step::Read, Event::Stands(standing)) => {
                 // A job is told apart by id and body: the same id with another body is somebody else's answer.
                 self.conflict = standing
                     .body_digest()
                     .is_some_and(|digest| digest != self.terms.body_digest);
                 self.outcome = standing;
-                Step::DeadLetter
+                Step::DeadLetter(self.terms.replay.map_or(0, |replay| replay.letter))
             }
-            // It was removed between the refusal and the look: ours may be written now.
-            (Step::Read, Event::Missing) => {
-                self.vacant = true;
-                Step::Commit
-            }
-            (Step::DeadLetter, Event::Done) => Step::Reply,
+            // It was removed between the refusal and the look, or what a replay replaces left the
+            // stream by age: ours may be written now.
+            (Step::Read, Event::Missing) => Step::Commit(0),
+            // The replayed letter has been deleted, and does not come back; or one is there already
+            // that is younger, which is the second refusal and as good as written.
+            (Step::DeadLetter(replayed), Event::Refused) if replayed != 0 => Step::DeadLetter(0),
+            (Step::DeadLetter(_), Event::Done | Event::Refused) => Step::Reply,
             (Step::Reply, Event::Done) => Step::Acknowledge,
             (Step::Acknowledge, Event::Done) => Step::Done,
             // Not knowing is no answer: the same step again finds out.
@@ -161,7 +180,7 @@ impl<T: Record> Settlement<T> {
     }
 
     fn skip_needless(&mut self) {
-        if self.step == Step::DeadLetter && !self.needs_dead_letter() {
+        if matches!(self.step, Step::DeadLetter(_)) && !self.needs_dead_letter() {
             self.step = Step::Reply;
         }
         if self.step == Step::Reply && !self.terms.replies {
@@ -170,6 +189,12 @@ impl<T: Record> Settlement<T> {
         if self.step == Step::Acknowledge && !self.terms.acknowledges {
             self.step = Step::Done;
         }
+    }
+
+    fn is_replaced(&self, standing: &T) -> bool {
+        self.terms
+            .replay
+            .is_some_and(|replay| replay.replaces(standing))
     }
 
     fn needs_dead_letter(&self) -> bool {

@@ -1,39 +1,42 @@
 //! Headers between NATS and our own types, and those of a dead letter.
 
 use async_nats::HeaderMap;
+use inferq_schemas::DeadHeaders;
 use inferq_schemas::headers::{dead, names};
+use inferq_schemas::identity::JobId;
 
 use crate::deadline::unix_ms_now;
 use crate::job::Outcome;
 
-/// Original headers, less those that would steer the server, and why the job is here.
-pub(super) fn dead_headers(original: &HeaderMap, outcome: &Outcome) -> HeaderMap {
+/// Why the job of `outcome`, which came with the headers `original`, has a dead letter.
+pub(super) fn dead_reason(original: &HeaderMap, outcome: &Outcome) -> DeadHeaders {
+    let msg_id = header_pairs(original).find(|(name, _)| name.eq_ignore_ascii_case(names::MSG_ID));
+    DeadHeaders {
+        status: Some(outcome.headers.status),
+        failure: outcome.headers.failure.clone(),
+        worker: Some(outcome.headers.worker.clone()),
+        attempts: Some(outcome.headers.attempt),
+        time_unix_ms: Some(unix_ms_now()),
+        outcome: outcome.sequence,
+        msg_id: msg_id.map(|(_, id)| id.to_owned()),
+        without_headers: false,
+        without_body: false,
+    }
+}
+
+/// `original` headers, less those that would steer the server or pass for ours, and why the job is
+/// here. The id is the one it has an outcome under, also where it brought none, or none that fits.
+pub(super) fn dead_headers(original: &HeaderMap, job: &JobId, reason: &DeadHeaders) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for (name, values) in original.iter() {
-        let name_text = name.to_string();
-        if name_text.to_ascii_lowercase().starts_with("nats-") {
-            continue;
-        }
-        for value in values {
-            headers.append(name_text.as_str(), value.as_str());
+    for (name, value) in header_pairs(original) {
+        if !dead::is_of_letter(name) && !name.eq_ignore_ascii_case(names::JOB_ID) {
+            headers.append(name, value);
         }
     }
-    if let Some(id) =
-        header_pairs(original).find(|(name, _)| name.eq_ignore_ascii_case(names::MSG_ID))
-    {
-        headers.insert(dead::MSG_ID, id.1);
+    headers.insert(names::JOB_ID, job.as_str());
+    for (name, value) in reason.pairs() {
+        headers.insert(name, value);
     }
-    if let Some(failure) = &outcome.headers.failure {
-        headers.insert(dead::CODE, failure.code.as_u16().to_string());
-        headers.insert(dead::REASON, failure.header_message());
-    }
-    if let Some(sequence) = outcome.sequence {
-        headers.insert(dead::OUTCOME, sequence.to_string());
-    }
-    headers.insert(dead::TIME, unix_ms_now().to_string());
-    headers.insert(names::JOB_ID, outcome.headers.job_id.as_str());
-    headers.insert(names::ATTEMPT, outcome.headers.attempt.to_string());
-    headers.insert(names::WORKER, outcome.headers.worker.as_str());
     headers
 }
 

@@ -5,11 +5,25 @@ use std::collections::HashSet;
 
 use super::*;
 
+mod replay;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Written {
     author: usize,
     status: Status,
     body: u8,
+    sequence: Option<u64>,
+}
+
+impl Written {
+    fn by(author: usize, status: Status) -> Self {
+        Self {
+            author,
+            status,
+            body: BODY,
+            sequence: None,
+        }
+    }
 }
 
 impl Record for Written {
@@ -18,6 +32,9 @@ impl Record for Written {
     }
     fn body_digest(&self) -> Option<Digest> {
         Some(digest(self.body))
+    }
+    fn sequence(&self) -> Option<u64> {
+        self.sequence
     }
 }
 
@@ -33,6 +50,7 @@ fn terms() -> Terms {
         replies: true,
         acknowledges: true,
         body_digest: digest(BODY),
+        replay: None,
     }
 }
 
@@ -71,8 +89,6 @@ impl World {
             step,
             outcome,
             conflict,
-            // Decides what COMMIT expects when it replaces an outcome; none is replaced here.
-            vacant: false,
         })
     }
 
@@ -86,13 +102,19 @@ impl World {
     /// Carries out `step` on the broker and says how it went.
     fn effect(&mut self, step: Step, outcome: &Written) -> Event<Written> {
         match step {
-            Step::Commit if self.outcome.is_some() => Event::Refused,
-            Step::Commit => {
-                self.outcome = Some(outcome.clone());
-                Event::Stands(outcome.clone())
+            Step::Commit(_) if self.outcome.is_some() => Event::Refused,
+            Step::Commit(expected) => {
+                assert_eq!(expected, 0, "nothing is replaced here");
+                let stored = Written {
+                    sequence: Some(1),
+                    ..outcome.clone()
+                };
+                self.outcome = Some(stored.clone());
+                Event::Stands(stored)
             }
             Step::Read => self.outcome.clone().map_or(Event::Missing, Event::Stands),
-            Step::DeadLetter => {
+            Step::DeadLetter(_) if self.dead_letters > 0 => Event::Refused,
+            Step::DeadLetter(_) => {
                 self.dead_letters = 1;
                 Event::Done
             }
@@ -152,16 +174,7 @@ impl World {
         let starts = match standing {
             Some(outcome) => vec![Settlement::standing(outcome, terms())],
             None => [Status::Ok, Status::Error, Status::Dead, Status::Expired]
-                .map(|status| {
-                    Settlement::commit(
-                        Written {
-                            author: worker,
-                            status,
-                            body: BODY,
-                        },
-                        terms(),
-                    )
-                })
+                .map(|status| Settlement::commit(Written::by(worker, status), terms()))
                 .to_vec(),
         };
         starts
@@ -230,18 +243,10 @@ fn two_workers_end_a_job_once_in_every_interleaving() {
 #[test]
 fn another_body_under_the_same_id_is_a_conflict_and_leaves_no_dead_letter() {
     let foreign = Written {
-        author: 0,
-        status: Status::Error,
         body: BODY + 1,
+        ..Written::by(0, Status::Error)
     };
-    let mut settlement = Settlement::commit(
-        Written {
-            author: 1,
-            status: Status::Ok,
-            body: BODY,
-        },
-        terms(),
-    );
+    let mut settlement = Settlement::commit(Written::by(1, Status::Ok), terms());
     settlement.apply(Event::Refused);
     settlement.apply(Event::Stands(foreign));
     assert!(settlement.is_conflict());
@@ -256,16 +261,9 @@ fn rpc_replies_without_record() {
         recorded: false,
         replies: true,
         acknowledges: false,
-        body_digest: digest(BODY),
+        ..terms()
     };
-    let mut settlement = Settlement::commit(
-        Written {
-            author: 0,
-            status: Status::Error,
-            body: BODY,
-        },
-        terms,
-    );
+    let mut settlement = Settlement::commit(Written::by(0, Status::Error), terms);
     assert_eq!(settlement.step(), Step::Reply);
     settlement.apply(Event::Done);
     assert_eq!(settlement.step(), Step::Done);
@@ -273,20 +271,9 @@ fn rpc_replies_without_record() {
 
 #[test]
 fn an_outcome_that_vanished_after_a_refusal_is_written_again() {
-    let mut settlement = Settlement::commit(
-        Written {
-            author: 0,
-            status: Status::Ok,
-            body: BODY,
-        },
-        terms(),
-    );
+    let mut settlement = Settlement::commit(Written::by(0, Status::Ok), terms());
     settlement.apply(Event::Refused);
-    assert!(!settlement.is_vacant());
+    assert_eq!(settlement.step(), Step::Read);
     settlement.apply(Event::Missing);
-    assert_eq!(settlement.step(), Step::Commit);
-    assert!(
-        settlement.is_vacant(),
-        "a replay must not expect what is gone"
-    );
+    assert_eq!(settlement.step(), Step::Commit(0));
 }
