@@ -22,9 +22,17 @@ pub fn add_model(folder: &Path, model: &str, file: &str) -> Result<()> {
 /// # Errors
 /// If it cannot be copied.
 pub fn add_digits(folder: &Path, model: &str) -> Result<()> {
+    add_digits_version(folder, model, 1)
+}
+
+/// Puts the digits model into `folder` as another version of `model`, the way a person mends a model.
+///
+/// # Errors
+/// If it cannot be copied.
+pub fn add_digits_version(folder: &Path, model: &str, version: u64) -> Result<()> {
     copy_version(
         &crate::models_folder().join("digits/1/model.onnx"),
-        &folder.join(model).join("1"),
+        &folder.join(model).join(version.to_string()),
     )
 }
 

@@ -11,6 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use inferq::stack::{Stack, StackOptions};
 use inferq::{Client, Job, JobId, ModelName};
 
+pub mod command;
 pub mod digits;
 pub mod fixtures;
 pub mod lone;

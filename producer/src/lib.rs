@@ -72,6 +72,7 @@
 //! result.rs   the one outcome of a job, read or waited for
 //! replies.rs  submit and wait in one, for many jobs at once
 //! assets.rs   streams, buckets and consumers
+//! dead.rs     jobs that failed for good: read, replayed, deleted
 //! bench.rs    load with a latency histogram
 //! stack/      a private nats-server, Redis and workers, for one machine and for tests
 //! ```
@@ -82,6 +83,7 @@ pub mod assets;
 pub mod bench;
 mod call;
 mod client;
+pub mod dead;
 mod denied;
 mod error;
 mod job;
@@ -99,8 +101,8 @@ pub use client::{Client, ClientBuilder};
 pub use denied::DeniedSubject;
 pub use error::{CallError, ConnectError, ModelError, ResultError, RunError, SubmitError};
 pub use inferq_schemas::{
-    ContentType, ErrorCode, Failure, InferRequest, InferResponse, JobId, Lane, ModelName,
-    NameError, ResultMode, Status, Subjects, WorkerRecord,
+    ContentType, DeadHeaders, ErrorCode, Failure, InferRequest, InferResponse, JobId, Lane,
+    ModelName, NameError, ResultMode, Status, Subjects, WorkerRecord,
 };
 pub use job::{Body, Job};
 pub use outcome::Outcome;

@@ -105,7 +105,8 @@ pub(crate) fn service_error(headers: Option<&HeaderMap>) -> Option<Failure> {
     Some(Failure::new(code?, message))
 }
 
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+/// Name and value of every header.
+pub(crate) fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     headers.iter().flat_map(|(name, values)| {
         values
             .iter()

@@ -17,6 +17,7 @@ use inferq_schemas::{Digest, JobId, ModelName, body_digest, check_subject};
 use tracing::Instrument;
 
 pub use many::Window;
+pub(crate) use many::in_order;
 
 use crate::{client::Client, error::SubmitError, job::Job};
 
@@ -80,6 +81,18 @@ impl Client {
         Instant::now() + self.inner.settings.submit_within
     }
 
+    /// Refuses a model that nobody knows, unless the client was told not to look.
+    pub(crate) async fn check_model(
+        &self,
+        model: &ModelName,
+        until: Instant,
+    ) -> Result<(), SubmitError> {
+        if self.inner.settings.check_models {
+            self.inner.known.check(model, until).await?;
+        }
+        Ok(())
+    }
+
     /// Everything that can be refused without asking the queue.
     pub(crate) async fn prepare(&self, job: &Job, until: Instant) -> Result<Prepared, SubmitError> {
         let subject = self.inner.subjects.job(job.model(), job.queue());
@@ -92,9 +105,7 @@ impl Client {
         subject: String,
         until: Instant,
     ) -> Result<Prepared, SubmitError> {
-        if self.inner.settings.check_models {
-            self.inner.known.check(job.model(), until).await?;
-        }
+        self.check_model(job.model(), until).await?;
         if let Some(reply) = job.reply_subject() {
             check_subject(reply).map_err(|error| SubmitError::Header {
                 field: "the reply address",
@@ -265,12 +276,19 @@ fn refused(error: &PublishError) -> SubmitError {
 fn header_map(pairs: Vec<(&'static str, String)>) -> Result<HeaderMap, SubmitError> {
     let mut headers = HeaderMap::new();
     for (name, value) in pairs {
-        let parsed: async_nats::HeaderValue = value.parse().map_err(|_| SubmitError::Header {
-            field: name,
-            value: value.clone(),
-            reason: "a header value is one line without control characters".to_owned(),
-        })?;
-        headers.insert(name, parsed);
+        headers.insert(name, header_value(name, &value)?);
     }
     Ok(headers)
+}
+
+/// The value of a header, unless it would break the line; `field` is what the caller calls it.
+pub(crate) fn header_value(
+    field: &'static str,
+    value: &str,
+) -> Result<async_nats::HeaderValue, SubmitError> {
+    value.parse().map_err(|_| SubmitError::Header {
+        field,
+        value: value.to_owned(),
+        reason: "a header value is one line without control characters".to_owned(),
+    })
 }

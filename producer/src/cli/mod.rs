@@ -2,6 +2,8 @@
 
 mod bench;
 mod call;
+mod confirm;
+mod dead;
 mod init;
 mod input;
 mod models;
@@ -66,6 +68,7 @@ enum Command {
     Result(result::ResultOf),
     Workers(workers::Workers),
     Models(models::Models),
+    Dead(dead::Dead),
     Bench(bench::Bench),
 }
 
@@ -126,6 +129,7 @@ async fn execute(cli: Cli, output: &Output) -> anyhow::Result<Ended> {
         Command::Result(command) => command.run(global, output).await,
         Command::Workers(command) => command.run(global, output).await,
         Command::Models(command) => command.run(global).await,
+        Command::Dead(command) => command.run(global, output).await,
         Command::Bench(command) => command.run(global, output).await,
     }
 }
@@ -152,6 +156,11 @@ mod tests {
             "inferq submit digits @job.json --wait 10s --lane low --key k",
             "inferq result JOB --wait 5s",
             "inferq workers --json",
+            "inferq dead ls --model digits --code 400 --since 2h --limit 10",
+            "inferq dead show JOB",
+            "inferq dead replay JOB OTHER --timeout 5m",
+            "inferq dead replay --all --status dead --until 10m --yes",
+            "inferq dead purge --all --lane low --yes",
             "inferq models check model.onnx --explain --gpu off",
             "inferq bench digits --body {} --mode jobs --rate 100 --duration 5s",
             "inferq bench digits --body {} --concurrency 8 --count 1000",

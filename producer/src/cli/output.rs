@@ -1,6 +1,9 @@
 //! How commands speak: tables and colours for people, JSON lines for programs.
 
-use std::io::{IsTerminal, Write};
+use std::{
+    io::{IsTerminal, Write},
+    time::Duration,
+};
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_NO_BORDERS};
 use inferq::Outcome;
@@ -170,8 +173,13 @@ fn about(outcome: &Outcome) -> String {
     )
 }
 
+/// A duration in whole seconds, such as `1m 5s`.
+pub(super) fn seconds(duration: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
 /// All causes in one line, without those that an earlier one has quoted.
-fn chain(error: &anyhow::Error) -> String {
+pub(super) fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();

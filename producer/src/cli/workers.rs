@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use inferq::WorkerRecord;
 
-use super::{Ended, Global, output::Output};
+use super::{
+    Ended, Global,
+    output::{Output, seconds},
+};
 
 /// A worker reports each 5 s; one that missed two reports is doubtful.
 const DOUBTFUL: Duration = Duration::from_secs(15);
@@ -92,10 +95,6 @@ fn refusals(workers: &[WorkerRecord]) -> Vec<String> {
     lines.sort();
     lines.dedup();
     lines
-}
-
-fn seconds(duration: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
 #[cfg(test)]

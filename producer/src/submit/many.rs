@@ -7,7 +7,7 @@ use rand::RngExt;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use super::Submitted;
+use super::{Prepared, Submitted};
 use crate::{client::Client, error::SubmitError, job::Job};
 
 /// Permits count in this unit, so that a window of gigabytes fits a semaphore.
@@ -74,11 +74,23 @@ impl Client {
 
     async fn submit_with_patience(&self, job: &Job, room: &Room) -> Result<Submitted, SubmitError> {
         let prepared = self.prepare(job, self.submit_until()).await?;
+        self.publish_with_patience(&prepared, Some(room)).await
+    }
+
+    /// Publishes once the queue has room, and the window if there is one.
+    pub(crate) async fn publish_with_patience(
+        &self,
+        prepared: &Prepared,
+        room: Option<&Room>,
+    ) -> Result<Submitted, SubmitError> {
         let mut pause = FULL_FIRST;
         loop {
             let answer = {
-                let _held = room.take(prepared.body.len()).await;
-                self.publish(&prepared, self.submit_until()).await
+                let _held = match room {
+                    Some(room) => room.take(prepared.body.len()).await,
+                    None => None,
+                };
+                self.publish(prepared, self.submit_until()).await
             };
             match answer {
                 Err(SubmitError::Overloaded { reason }) => {
@@ -105,7 +117,7 @@ fn jittered(pause: Duration) -> Duration {
 
 /// The window in bytes. First come, first served, so a large body is not overtaken for ever.
 #[derive(Debug)]
-struct Room {
+pub(crate) struct Room {
     permits: Semaphore,
     all: u32,
 }
@@ -126,7 +138,7 @@ impl Room {
 }
 
 /// Runs up to `most` futures at once and yields their outputs in order.
-fn in_order<F: Future + Send>(
+pub(crate) fn in_order<F: Future + Send>(
     futures: impl Stream<Item = F> + Send,
     most: usize,
 ) -> impl Stream<Item = F::Output> + Send
