@@ -73,6 +73,7 @@
 //! replies.rs  submit and wait in one, for many jobs at once
 //! assets.rs   streams, buckets and consumers
 //! dead.rs     jobs that failed for good: read, replayed, deleted
+//! queue.rs    what waits for workers, and emptying it
 //! bench.rs    load with a latency histogram
 //! stack/      a private nats-server, Redis and workers, for one machine and for tests
 //! ```
@@ -89,6 +90,7 @@ mod error;
 mod job;
 mod known;
 mod outcome;
+pub mod queue;
 mod replies;
 mod result;
 mod size;
@@ -102,7 +104,7 @@ pub use denied::DeniedSubject;
 pub use error::{CallError, ConnectError, ModelError, ResultError, RunError, SubmitError};
 pub use inferq_schemas::{
     ContentType, DeadHeaders, ErrorCode, Failure, InferRequest, InferResponse, JobId, Lane,
-    ModelName, NameError, ResultMode, Status, Subjects, WorkerRecord,
+    ModelName, NameError, ReplyPrefixes, ResultMode, Status, Subjects, WorkerRecord,
 };
 pub use job::{Body, Job};
 pub use outcome::Outcome;

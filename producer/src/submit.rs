@@ -273,7 +273,7 @@ fn refused(error: &PublishError) -> SubmitError {
     }
 }
 
-fn header_map(pairs: Vec<(&'static str, String)>) -> Result<HeaderMap, SubmitError> {
+pub(crate) fn header_map(pairs: Vec<(&'static str, String)>) -> Result<HeaderMap, SubmitError> {
     let mut headers = HeaderMap::new();
     for (name, value) in pairs {
         headers.insert(name, header_value(name, &value)?);

@@ -8,6 +8,7 @@ mod init;
 mod input;
 mod models;
 mod output;
+mod queue;
 mod result;
 mod submit;
 mod telemetry;
@@ -68,6 +69,7 @@ enum Command {
     Result(result::ResultOf),
     Workers(workers::Workers),
     Models(models::Models),
+    Queue(queue::Queue),
     Dead(dead::Dead),
     Bench(bench::Bench),
 }
@@ -129,6 +131,7 @@ async fn execute(cli: Cli, output: &Output) -> anyhow::Result<Ended> {
         Command::Result(command) => command.run(global, output).await,
         Command::Workers(command) => command.run(global, output).await,
         Command::Models(command) => command.run(global).await,
+        Command::Queue(command) => command.run(global, output).await,
         Command::Dead(command) => command.run(global, output).await,
         Command::Bench(command) => command.run(global, output).await,
     }
@@ -156,6 +159,9 @@ mod tests {
             "inferq submit digits @job.json --wait 10s --lane low --key k",
             "inferq result JOB --wait 5s",
             "inferq workers --json",
+            "inferq queue ls --json",
+            "inferq queue show digits --lane low",
+            "inferq queue purge digits --yes",
             "inferq dead ls --model digits --code 400 --since 2h --limit 10",
             "inferq dead show JOB",
             "inferq dead replay JOB OTHER --timeout 5m",

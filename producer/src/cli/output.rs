@@ -178,6 +178,24 @@ pub(super) fn seconds(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
+/// About how many bytes, such as `1.2 MiB`.
+pub(super) fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for larger in units {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, larger);
+    }
+    if unit == "B" {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {unit}")
+    }
+}
+
 /// All causes in one line, without those that an earlier one has quoted.
 pub(super) fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
@@ -205,6 +223,12 @@ mod tests {
         );
         let quoting = anyhow::anyhow!("disk full").context("cannot write: disk full");
         assert_eq!(chain(&quoting), "cannot write: disk full");
+    }
+
+    #[test]
+    fn sizes_are_told_in_the_largest_unit_that_fits() {
+        let told = [0, 1_023, 1_024, 1_258_291, 5 << 40].map(size);
+        assert_eq!(told, ["0 B", "1023 B", "1.0 KiB", "1.2 MiB", "5120.0 GiB"]);
     }
 
     #[test]
