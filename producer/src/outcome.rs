@@ -19,6 +19,9 @@ pub struct Outcome {
     pub body: Bytes,
     /// When it was stored; `None` for an answer that came directly.
     pub stored: Option<SystemTime>,
+    /// Its number in the stream of outcomes; `None` for an answer that came directly. The one that
+    /// replaces it, after a replay, has a higher one.
+    pub sequence: Option<u64>,
 }
 
 impl Outcome {
@@ -87,6 +90,7 @@ impl Outcome {
             headers,
             body,
             stored: None,
+            sequence: None,
         })
     }
 }

@@ -16,6 +16,8 @@ use crate::{
 
 /// How often a waiting call looks at the stream itself, in case a reconnect swallowed the news.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Every outcome comes after this one: sequences begin at 1.
+const ANY: u64 = 0;
 /// An outcome is announced when it is published and can be read once the server has stored it.
 const STORE_PAUSE: Duration = Duration::from_millis(2);
 const STORE_ATTEMPTS: u32 = 50;
@@ -28,7 +30,7 @@ impl Client {
     /// # Errors
     /// [`ResultError::NotYet`] if there is none by then.
     pub async fn result(&self, id: &JobId, wait: Duration) -> Result<Outcome, ResultError> {
-        self.outcome(id, wait, None).await
+        self.outcome(id, wait, None, ANY).await
     }
 
     /// The outcome of a job just submitted. Knows the deadline of the job.
@@ -36,24 +38,27 @@ impl Client {
     /// # Errors
     /// [`ResultError::Expired`] once the deadline has passed, [`ResultError::NotYet`] after `wait`.
     pub async fn wait(&self, job: &Submitted, wait: Duration) -> Result<Outcome, ResultError> {
-        self.outcome(&job.id, wait, job.deadline).await
+        self.outcome(&job.id, wait, job.deadline, ANY).await
     }
 
+    /// The outcome of a job that comes after the one with sequence `after`.
     pub(crate) async fn outcome(
         &self,
         id: &JobId,
         wait: Duration,
         deadline: Option<SystemTime>,
+        after: u64,
     ) -> Result<Outcome, ResultError> {
         if wait.is_zero() {
-            return self.read_outcome(id).await?.ok_or(ResultError::NotYet {
+            let read = newer(self.read_outcome(id).await?, after);
+            return read.ok_or(ResultError::NotYet {
                 id: id.clone(),
                 waited: wait,
             });
         }
         let started = Instant::now();
         let patience = Patience::new(wait, deadline);
-        match tokio::time::timeout(patience.limit, self.announced(id)).await {
+        match tokio::time::timeout(patience.limit, self.announced(id, after)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(patience.over(id, started.elapsed())),
         }
@@ -73,7 +78,7 @@ impl Client {
         let read = handle.direct_get_last_for_subject(subject);
         match self.inner.denials.watch(&asked, read).await? {
             Ok(message) => {
-                let stored = SystemTime::from(message.time);
+                let (stored, sequence) = (SystemTime::from(message.time), message.sequence);
                 let outcome = Outcome::read(Some(&message.headers), message.payload);
                 let outcome = outcome.map_err(|reason| ResultError::Unreadable {
                     id: id.clone(),
@@ -81,6 +86,7 @@ impl Client {
                 })?;
                 Ok(Some(Outcome {
                     stored: Some(stored),
+                    sequence: Some(sequence),
                     ..outcome
                 }))
             }
@@ -98,7 +104,7 @@ impl Client {
     ///
     /// What is announced is not yet the outcome: of two writers the stream keeps one, so what
     /// counts is what can be read.
-    async fn announced(&self, id: &JobId) -> Result<Outcome, ResultError> {
+    async fn announced(&self, id: &JobId, after: u64) -> Result<Outcome, ResultError> {
         let subject = self.inner.subjects.result(id);
         let mut news =
             self.inner
@@ -109,14 +115,14 @@ impl Client {
                     id: id.clone(),
                     source: error.into(),
                 })?;
-        if let Some(outcome) = self.read_outcome(id).await? {
+        if let Some(outcome) = newer(self.read_outcome(id).await?, after) {
             return Ok(outcome);
         }
         loop {
             let heard = tokio::time::timeout(LOOK_AGAIN, news.next()).await;
             let attempts = if heard.is_ok() { STORE_ATTEMPTS } else { 1 };
             for _ in 0..attempts {
-                if let Some(outcome) = self.look_again(id).await? {
+                if let Some(outcome) = newer(self.look_again(id).await?, after) {
                     return Ok(outcome);
                 }
                 if attempts > 1 {
@@ -136,6 +142,11 @@ impl Client {
             read => read,
         }
     }
+}
+
+/// What stands, unless it is the outcome with sequence `after` or an older one.
+fn newer(standing: Option<Outcome>, after: u64) -> Option<Outcome> {
+    standing.filter(|outcome| outcome.sequence > Some(after))
 }
 
 /// How long to wait, and what to say when it was too long.

@@ -51,9 +51,13 @@ async fn a_job_that_failed_is_listed_shown_mended_and_replayed_by_the_command_li
     assert!(for_people.ends_with(&format!("{}\n", image.row_request())));
 
     mend(&stack, folder.path()).await?;
-    let replayed = inferq(&stack, &format!("dead replay {id} --json")).await?;
+    let replayed = inferq(&stack, &format!("dead replay {id} --wait --json")).await?;
     assert!(replayed.well, "{replayed:?}");
-    assert_eq!(replayed.lines()?[0]["done"], "replayed");
+    let told = replayed.lines()?;
+    assert_eq!(
+        (&told[0]["done"], &told[1]["status"]),
+        (&"replayed".into(), &"ok".into())
+    );
     wait_until_empty(client, "INFER_JOBS").await?;
     let (mended, new) = outcome(client, &id).await?;
     assert!(mended.is_ok(), "{}", mended.text());

@@ -23,16 +23,14 @@ async fn a_replay_that_fails_again_leaves_the_new_letter_and_no_other() -> Resul
     let (id, _) = run(client, job("digits", CUT)).await?;
     let mut before = letter(client, &id).await?;
     for _ in 0..3 {
-        client
-            .dead()
-            .replay(&before, &ReplayOptions::default())
-            .await?;
+        let dead = client.dead();
+        let replayed = dead.replay(&before, &ReplayOptions::default()).await?;
+        let failed = dead.wait(&replayed, PATIENCE).await?;
+        assert_eq!(failed.status(), Status::Error);
         wait_until_empty(client, "INFER_JOBS").await?;
         let after = letter(client, &id).await?;
-        let (failed, sequence) = outcome(client, &id).await?;
-        assert_eq!(failed.status(), Status::Error);
         assert!(after.sequence > before.sequence);
-        assert_eq!(after.reason.outcome, Some(sequence));
+        assert_eq!(after.reason.outcome, failed.sequence);
         assert_eq!(
             after.headers.len(),
             before.headers.len() + usize::from(before.header("Infer-Supersedes").is_none())

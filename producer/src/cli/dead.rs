@@ -9,7 +9,7 @@ use anyhow::bail;
 use futures::StreamExt;
 use inferq::{
     JobId,
-    dead::{DeadEntry, DeadError, DeadLetters, ReplayError, ReplayOptions, Replayed},
+    dead::{DeadEntry, DeadError, DeadLetters, ReplayOptions, Replayed},
 };
 use serde_json::json;
 
@@ -61,6 +61,9 @@ struct Replay {
     /// No worker starts a job later than this after it is queued again, such as 5m; replaces its own deadline.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
+    /// Wait for the new outcomes and print them, at most so long for each.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "5m", value_parser = humantime::parse_duration)]
+    wait: Option<Duration>,
     /// Do not ask before many are replayed.
     #[arg(long, short)]
     yes: bool,
@@ -145,17 +148,26 @@ impl Replay {
             timeout: self.timeout,
         };
         let mut replays = std::pin::pin!(dead.replay_many(chosen.entries, options));
-        let mut done = 0_usize;
+        let mut done = Vec::new();
         while let Some((entry, replayed)) = replays.next().await {
-            done += usize::from(replayed.is_ok());
-            failed += usize::from(replayed.is_err());
-            tell_replayed(&entry, replayed, output)?;
+            match replayed {
+                Ok(replayed) => {
+                    tell_replayed(&entry, &replayed, output)?;
+                    done.push(replayed);
+                }
+                Err(error) => {
+                    failed += 1;
+                    tell_failed(&entry.job, Some(entry.sequence), error.into(), output)?;
+                }
+            }
         }
-        if done > 0 {
-            output.note(&format!(
-                "{} replayed; `inferq result JOB` shows the old outcome until the job has run again",
-                letters(done)
-            ));
+        match self.wait {
+            Some(wait) => failed += tell_outcomes(dead, &done, wait, output).await?,
+            None if done.is_empty() => {}
+            None => output.note(&format!(
+                "{} replayed; until a job has run again its old outcome stands, --wait shows the new one",
+                letters(done.len())
+            )),
         }
         Ok(ended(failed))
     }
@@ -223,15 +235,28 @@ impl Chosen {
     }
 }
 
-fn tell_replayed(
-    entry: &DeadEntry,
-    replayed: Result<Replayed, ReplayError>,
+/// Prints the outcome of each replay; returns how many did not end well.
+async fn tell_outcomes(
+    dead: &DeadLetters,
+    replays: &[Replayed],
+    wait: Duration,
     output: &Output,
-) -> anyhow::Result<()> {
-    let submitted = match replayed {
-        Ok(Replayed { submitted }) => submitted,
-        Err(error) => return tell_failed(&entry.job, Some(entry.sequence), error.into(), output),
-    };
+) -> anyhow::Result<usize> {
+    let mut failed = 0;
+    for replayed in replays {
+        match dead.wait(replayed, wait).await {
+            Ok(outcome) => failed += usize::from(output.outcome(&outcome)? != Ended::Well),
+            Err(error) => {
+                failed += 1;
+                tell_failed(&replayed.submitted.id, None, error.into(), output)?;
+            }
+        }
+    }
+    Ok(failed)
+}
+
+fn tell_replayed(entry: &DeadEntry, replayed: &Replayed, output: &Output) -> anyhow::Result<()> {
+    let submitted = &replayed.submitted;
     if output.is_json() {
         return output.line(&json!({
             "job": entry.job, "letter": entry.sequence, "done": "replayed",

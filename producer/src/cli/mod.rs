@@ -164,7 +164,7 @@ mod tests {
             "inferq queue purge digits --yes",
             "inferq dead ls --model digits --code 400 --since 2h --limit 10",
             "inferq dead show JOB",
-            "inferq dead replay JOB OTHER --timeout 5m",
+            "inferq dead replay JOB OTHER --timeout 5m --wait 10s",
             "inferq dead replay --all --status dead --until 10m --yes",
             "inferq dead purge --all --lane low --yes",
             "inferq models check model.onnx --explain --gpu off",

@@ -15,7 +15,11 @@ use inferq_schemas::{
 };
 
 use super::{DeadEntry, DeadLetter, DeadLetters, ReplayError};
-use crate::submit::{Prepared, Submitted, header_value, in_order};
+use crate::{
+    error::ResultError,
+    outcome::Outcome,
+    submit::{Prepared, Submitted, header_value, in_order},
+};
 
 /// Letters under way at once while many are replayed: each holds a body of up to one message.
 const AT_ONCE: usize = 32;
@@ -32,6 +36,8 @@ pub struct ReplayOptions {
 pub struct Replayed {
     /// The job, as it is queued now. A duplicate was replayed within the last two minutes already.
     pub submitted: Submitted,
+    /// Sequence of the outcome it replaces.
+    pub replaces: u64,
 }
 
 impl DeadLetters {
@@ -69,6 +75,17 @@ impl DeadLetters {
             }
         });
         in_order(replays, AT_ONCE)
+    }
+
+    /// The outcome that replaces the old one, waiting for it at most so long.
+    ///
+    /// # Errors
+    /// [`ResultError::NotYet`] if there is none by then, [`ResultError::Expired`] once the deadline
+    /// of the job has passed.
+    pub async fn wait(&self, replayed: &Replayed, wait: Duration) -> Result<Outcome, ResultError> {
+        let Submitted { id, deadline, .. } = &replayed.submitted;
+        let after = replayed.replaces;
+        self.client.outcome(id, wait, *deadline, after).await
     }
 
     async fn replay_with_patience(
@@ -132,7 +149,10 @@ impl DeadLetters {
     ) -> Result<Replayed, ReplayError> {
         match self.purge(entry).await {
             // Gone already: somebody replayed or purged it at the same time.
-            Ok(_) => Ok(Replayed { submitted }),
+            Ok(_) => Ok(Replayed {
+                submitted,
+                replaces: entry.reason.outcome.unwrap_or(0),
+            }),
             Err(source) => Err(ReplayError::NotDeleted {
                 job: entry.job.clone(),
                 source,
