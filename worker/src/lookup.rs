@@ -145,7 +145,10 @@ impl Lookup {
         let stored = self.cache.get_many(&version.digest, &keys).await;
         let mut known: Vec<Option<Known>> = stored
             .into_iter()
-            .map(|value| Some(Arc::new(entry::decode(&value?)?)))
+            .map(|value| {
+                let answer = entry::decode(&value?)?;
+                version.accepts(&answer.device).then(|| Arc::new(answer))
+            })
             .collect();
         let mut last_computed = None;
         let mut shared = 0;
@@ -188,7 +191,9 @@ impl Lookup {
                         outputs: answer,
                         device: Arc::clone(&computed.device),
                     });
-                    entries.push((keys[unit], entry::encode(&answer)));
+                    if version.accepts(&answer.device) {
+                        entries.push((keys[unit], entry::encode(&answer)));
+                    }
                     lead.publish(answer.clone());
                     known[unit] = Some(answer);
                 }

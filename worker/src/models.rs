@@ -46,6 +46,13 @@ pub struct Version {
     pub cacheable: bool,
 }
 
+impl Version {
+    /// Whether an answer that `device` gave, a numeric class, may be taken for one of this version's.
+    pub fn accepts(&self, device: &str) -> bool {
+        !self.settings.engine.deterministic || device == self.engine.numeric_class()
+    }
+}
+
 impl fmt::Debug for Version {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -55,6 +55,12 @@ pub trait Model: Send + Sync {
         Vec::new()
     }
 
+    /// The numeric class that all runs are in unless a card fails, as [`Session::device_class`] names it. Of a model
+    /// that was not loaded as deterministic some numbers of rows may run elsewhere.
+    fn numeric_class(&self) -> &str {
+        "cpu"
+    }
+
     /// A fresh state for one thread. Cheap beside loading: constants are shared.
     ///
     /// # Errors

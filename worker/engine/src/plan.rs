@@ -142,6 +142,15 @@ impl Model for OnnxModel {
         crate::segment::reports(self.compiled.graph())
     }
 
+    #[cfg(feature = "gpu")]
+    fn numeric_class(&self) -> &str {
+        if crate::segment::uses_card(self.compiled.graph()) {
+            &self.compiled.card
+        } else {
+            CPU
+        }
+    }
+
     fn session(&self) -> Result<Box<dyn Session>, RunError> {
         let mut session = PlanSession::new(Arc::clone(&self.compiled));
         session.state = Some(self.compiled.spawn()?);

@@ -70,6 +70,12 @@ pub(crate) fn settle(model: &TypedModel) {
     }
 }
 
+/// Whether a segment of a compiled model runs on the card, for some number of rows at least.
+pub(crate) fn uses_card(model: &TypedModel) -> bool {
+    let mut segments = model.nodes().iter().filter_map(op::DenseSegment::of);
+    segments.any(op::DenseSegment::uses_card)
+}
+
 /// What became of each segment of a compiled model.
 pub(crate) fn reports(model: &TypedModel) -> Vec<SegmentReport> {
     let segments = model.nodes().iter().filter_map(op::DenseSegment::of);

@@ -11,6 +11,7 @@ use super::Target;
 use super::measure::Measured;
 use crate::models::Version;
 use crate::models::load::{Loader, VersionError, load_version};
+use crate::models::settings::EngineSettings;
 use crate::models::specs::wire_spec;
 
 /// What was found out, as it is printed.
@@ -90,7 +91,7 @@ impl Report {
         let started = Instant::now();
         let (path, found) = match target {
             Target::File(path) => {
-                let found = loader(path).map_err(VersionError::from);
+                let found = loader(path, EngineSettings::default()).map_err(VersionError::from);
                 (
                     path,
                     found

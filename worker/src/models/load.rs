@@ -6,13 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use inferq_engine::{BatchProof, LoadError, LoadLimits, Model};
+use inferq_engine::{BatchProof, CardSettings, LoadError, LoadLimits, Model};
 use inferq_schemas::identity::Digest;
 use inferq_schemas::subjects::ModelName;
 
 use super::Version;
 use super::layout::{Files, MODEL_FILE};
-use super::settings::{BatchingSettings, ModelSettings, SettingsError};
+use super::settings::{BatchingSettings, EngineSettings, ModelSettings, SettingsError};
 use super::specs::wire_spec;
 
 /// Why a version is not served. The text says what to change.
@@ -49,12 +49,22 @@ impl VersionError {
     }
 }
 
-/// Turns a model file into a running model; blocks for as long as that takes.
-pub type Loader = Arc<dyn Fn(&Path) -> Result<Arc<dyn Model>, LoadError> + Send + Sync>;
+/// Turns a model file into a running model, computed as the settings say; blocks for as long as that takes.
+pub type Loader =
+    Arc<dyn Fn(&Path, EngineSettings) -> Result<Arc<dyn Model>, LoadError> + Send + Sync>;
 
 /// The loader that workers use: ONNX by tract.
 pub fn onnx_loader(limits: LoadLimits) -> Loader {
-    Arc::new(move |path| Ok(Arc::new(inferq_engine::load_file(path, &limits)?)))
+    Arc::new(move |path, settings| {
+        let limits = LoadLimits {
+            card: CardSettings {
+                weights: settings.weights,
+                deterministic: settings.deterministic,
+            },
+            ..limits.clone()
+        };
+        Ok(Arc::new(inferq_engine::load_file(path, &limits)?))
+    })
 }
 
 /// Loads the version in `folder` and proves what can be proven of it. Blocks.
@@ -86,8 +96,8 @@ pub(super) fn load_files(
         .collect();
     let settings = ModelSettings::read(&texts)?;
     let path = files.folder().join(MODEL_FILE);
-    let engine =
-        catch_unwind(AssertUnwindSafe(|| loader(&path))).map_err(|_| VersionError::Panicked)??;
+    let engine = catch_unwind(AssertUnwindSafe(|| loader(&path, settings.engine)))
+        .map_err(|_| VersionError::Panicked)??;
     // Loading takes a while, and a version must be what its digest says.
     let now = Files::of(files.folder()).map_err(unreadable(files.folder()))?;
     if now != *files {
@@ -203,7 +213,7 @@ pub(crate) mod testing {
 
     /// Loads any file whose content is not `broken`; panics at `panic`.
     pub(crate) fn loader() -> Loader {
-        Arc::new(|path| {
+        Arc::new(|path, _| {
             let content = std::fs::read_to_string(path).expect("the file is there");
             assert_ne!(content, "panic", "asked to panic");
             if content == "broken" {
@@ -235,6 +245,14 @@ mod tests {
         let untrusted = batching(settings(true, false), &refused()).expect_err("no proof");
         assert_eq!(untrusted, "`probabilities`: its rows depend on each other");
         assert!(batching(settings(false, true), &BatchProof::Proven).is_err());
+    }
+
+    #[test]
+    fn a_deterministic_version_accepts_the_answers_of_its_own_class_alone() {
+        let mut version = testing::version("m", 1);
+        assert!(version.accepts("cpu") && version.accepts("gpu:card"));
+        version.settings.engine.deterministic = true;
+        assert!(version.accepts("cpu") && !version.accepts("gpu:card"));
     }
 
     #[test]

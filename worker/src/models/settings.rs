@@ -8,6 +8,7 @@ mod reader;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use inferq_engine::gpu::Weights;
 use inferq_schemas::tensor::{Dim, TensorSpec};
 
 use reader::Reader;
@@ -21,6 +22,8 @@ pub struct ModelSettings {
     pub batching: BatchingSettings,
     /// Whether and how answers are kept.
     pub cache: CacheSettings,
+    /// How it is computed.
+    pub engine: EngineSettings,
 }
 
 /// `[inputs.<name>]`
@@ -72,6 +75,17 @@ impl Default for CacheSettings {
     }
 }
 
+/// `[engine]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineSettings {
+    /// How a graphics card keeps the weights of dense layers: `f32` (default), `f16` or `int8`, which are read faster
+    /// and are less exact. The CPU keeps them as they are.
+    pub weights: Weights,
+    /// `true`: a row's answer has the same bits in a batch of any size, wherever it runs, and no answer is taken
+    /// from the cache that another kind of device gave. Default `false`: on a card, kernels may differ by batch size.
+    pub deterministic: bool,
+}
+
 /// Who may be answered with whose cached answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheScopeSetting {
@@ -111,7 +125,7 @@ impl ModelSettings {
     }
 
     fn apply(&mut self, root: &mut Reader<'_>) {
-        root.only(&["inputs", "batching", "cache"]);
+        root.only(&["inputs", "batching", "cache", "engine"]);
         root.table("inputs", |inputs| {
             for name in inputs.keys() {
                 let input = self.inputs.entry(name.clone()).or_default();
@@ -140,6 +154,16 @@ impl ModelSettings {
             ];
             table.choice("scope", &scopes, &mut self.cache.scope);
             table.strings("parameters", &mut self.cache.parameters);
+        });
+        root.table("engine", |table| {
+            table.only(&["weights", "deterministic"]);
+            let weights = [
+                ("f32", Weights::F32),
+                ("f16", Weights::F16),
+                ("int8", Weights::Int8),
+            ];
+            table.choice("weights", &weights, &mut self.engine.weights);
+            table.flag("deterministic", &mut self.engine.deterministic);
         });
     }
 
@@ -223,6 +247,7 @@ mod tests {
     fn all_mistakes_are_told_at_once_with_the_nearest_known_key() {
         let message = mistakes(
             "bathcing = 1\n[batching]\nenable = false\ntrust = \"yes\"\n[cache]\nttl = \"0s\"\nscope = \"all\"\nparameters = [1]\n\
+             [engine]\nweights = \"f8\"\n\
              [inputs.x]\ncolumms = []\n",
         );
         for part in [
@@ -232,11 +257,12 @@ mod tests {
             "model.toml: cache.ttl: ",
             "model.toml: cache.scope: write \"tenant\" or \"global\"",
             "model.toml: cache.parameters: write a list of texts",
+            "model.toml: engine.weights: write \"f32\" or \"f16\" or \"int8\"",
             "model.toml: inputs.x.columms: unknown, did you mean `columns`?",
         ] {
             assert!(message.contains(part), "{part:?} is missing in:\n{message}");
         }
-        assert_eq!(message.lines().count(), 7, "{message}");
+        assert_eq!(message.lines().count(), 8, "{message}");
     }
 
     #[test]

@@ -129,6 +129,10 @@ impl DenseSegment {
         });
     }
 
+    pub(super) fn uses_card(&self) -> bool {
+        matches!(self.0.routes.get(), Some(Ok(routes)) if routes.use_card())
+    }
+
     pub(super) fn report(&self) -> SegmentReport {
         let segment = &self.0;
         SegmentReport {

@@ -94,6 +94,11 @@ impl Routes {
         }
     }
 
+    /// Whether any number of rows goes to the card.
+    pub(super) fn use_card(&self) -> bool {
+        self.routes.iter().any(|route| *route != Route::Cpu)
+    }
+
     pub(super) fn of(&self, rows: usize) -> Route {
         let at = ROWS.iter().rposition(|measured| *measured <= rows);
         at.map_or(Route::Cpu, |at| self.routes[at])

@@ -111,6 +111,7 @@ fn a_deterministic_model_gives_a_row_the_same_bits_in_a_batch_of_any_size() {
     };
     for name in ["mlp", "old_encoder", "gates"] {
         let model = on_card_with(name, gpu(), card);
+        assert!(model.numeric_class().starts_with("gpu:"), "{name}");
         let mut session = model.session().expect("a session");
         let batch = inputs(name);
         let together = session.run(batch.clone()).expect("it runs");
