@@ -1,6 +1,6 @@
 // Activations, by number, for shaders that store results. A part of them: there is nothing to dispatch here.
 // `low` and `high` are bounds for CLIP; LEAKY_RELU multiplies what is negative by `low`.
-// A NaN stays one. gelu and tanh: within 4e-7 times the argument, and 4 ulp; all others within 4 ulp.
+// A NaN stays one. Within 4e-7 * max(1, |argument|) and 4 ulp of the result; CLIP is exact.
 
 // Also in the catalogue; tests/validate.rs checks that the two agree.
 const CLIP: u32 = 1u;

@@ -17,29 +17,9 @@ struct Norm {
 var<immediate> norm: Norm;
 
 // Also in the catalogue; tests/validate.rs checks that the two agree.
-const GRID: u32 = 32768u;
 const CENTERED: u32 = 1u;
 const WITH_SCALE: u32 = 2u;
 const WITH_SHIFT: u32 = 4u;
-
-const LANES: u32 = 64u;
-
-var<workgroup> parts: array<f32, 64>;
-
-// The sum of what the lanes bring, always added up alike.
-fn total(value: f32, lane: u32) -> f32 {
-    parts[lane] = value;
-    workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            parts[lane] += parts[lane + half];
-        }
-        workgroupBarrier();
-    }
-    let all = parts[0];
-    workgroupBarrier();
-    return all;
-}
 
 @compute @workgroup_size(64, 1, 1)
 fn norm_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

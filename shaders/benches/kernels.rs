@@ -17,8 +17,10 @@ use inferq_engine::gpu::{
 };
 
 const ROUNDS: usize = 7;
-/// Steps of the short and of the long chain.
-const CHAIN: [usize; 2] = [1, 5];
+/// Steps of a long chain are so many at least, and at most.
+const CHAIN: [usize; 2] = [5, 128];
+/// Weights of a long chain are so many bytes at least, so that no cache of a card holds them from one round to the next.
+const BEYOND_CACHES: usize = 256 << 20;
 
 struct Options {
     peak_tflops: Option<f64>,
@@ -84,7 +86,7 @@ fn copies(gpu: &Gpu, options: &Options) -> Result<(), String> {
         combine: None,
         activation: Some(clip),
     };
-    let took = step_time(gpu, step, &[count], Choice::Likely)?;
+    let took = step_time(gpu, step, &[count], Choice::Likely, CHAIN[0])?;
     let gbs = 8.0 * count as f64 / took.as_secs_f64() / 1e9;
     println!(
         "copy {:>7.1} MB: {:>9.3} ms {:>8.1} GB/s{}",
@@ -109,13 +111,7 @@ fn layers(gpu: &Gpu, options: &Options) -> Result<(), String> {
         for row_count in rows {
             for kept_as in Weights::ALL {
                 for tile in Tile::ALL {
-                    let [most, _] = tile.size().map(|size| size as usize);
-                    let suits = match tile {
-                        Tile::Gemv => *row_count <= most,
-                        Tile::Skinny => true,
-                        Tile::Tile64 | Tile::Tile128 => 4 * row_count >= most,
-                    };
-                    if suits {
+                    if tile.suits(*row_count) {
                         layer(gpu, options, *row_count, *width, kept_as, tile)?;
                     }
                 }
@@ -133,7 +129,7 @@ fn layer(
     kept_as: Weights,
     tile: Tile,
 ) -> Result<(), String> {
-    // Each step has weights of its own, so that none finds them in a cache.
+    // Each step has weights of its own, and the chain more of them than a cache holds.
     let mut seed = 0u32;
     let step = || {
         seed += 1;
@@ -146,18 +142,24 @@ fn layer(
             kept_as,
         })
     };
-    let took = step_time(gpu, step, &[rows, width], Choice::Only(tile))?;
+    let bytes = width
+        * width
+        * match kept_as {
+            Weights::F32 => 4,
+            Weights::F16 => 2,
+            Weights::Int8 => 1,
+        };
+    let length = match options.quick {
+        true => CHAIN[0],
+        false => (BEYOND_CACHES / bytes).clamp(CHAIN[0], CHAIN[1]),
+    };
+    let took = step_time(gpu, step, &[rows, width], Choice::Only(tile), length)?;
     let seconds = took.as_secs_f64();
     let tflops = 2.0 * (rows * width * width) as f64 / seconds / 1e12;
-    let bytes = match kept_as {
-        Weights::F32 => 4.0,
-        Weights::F16 => 2.0,
-        Weights::Int8 => 1.0,
-    };
-    let gbs = (bytes * (width * width) as f64 + 8.0 * (rows * width) as f64) / seconds / 1e9;
+    let gbs = (bytes as f64 + 8.0 * (rows * width) as f64) / seconds / 1e9;
     println!(
         "{rows:>6} {width:>6} {:>8} {:>8} {:>10.4} {tflops:>9.3}{} {gbs:>9.1}{}",
-        format!("{tile:?}").to_lowercase(),
+        tile.name(),
         format!("{kept_as:?}").to_lowercase(),
         milliseconds(took),
         share(tflops, options.peak_tflops),
@@ -182,6 +184,7 @@ fn step_time(
     mut operation: impl FnMut() -> Operation,
     shape: &[usize],
     choice: Choice,
+    length: usize,
 ) -> Result<Duration, String> {
     let told = |error: GpuError| error.to_string();
     let mut chain = |length: usize| {
@@ -189,14 +192,15 @@ fn step_time(
             operation: operation(),
             inputs: vec![input],
         });
-        Program::new(gpu, &[Source::Given], steps.collect(), &[length]).map_err(told)
+        Program::new(gpu, &[Source::Given], steps, &[length]).map_err(told)
     };
-    let programs = [chain(CHAIN[0])?, chain(CHAIN[1])?];
+    let lengths = [1, length];
+    let programs = [chain(1)?, chain(length)?];
     let input = numbers(shape.iter().product(), 1);
     let mut differences = Vec::with_capacity(ROUNDS);
     for round in 0..=ROUNDS {
         let mut took = [Duration::ZERO; 2];
-        for (program, (took, length)) in programs.iter().zip(took.iter_mut().zip(CHAIN)) {
+        for (program, (took, length)) in programs.iter().zip(took.iter_mut().zip(lengths)) {
             let shapes = vec![shape.to_vec(); length + 1];
             let started = Instant::now();
             program.run(&[&input], &shapes, choice).map_err(told)?;
@@ -204,7 +208,7 @@ fn step_time(
         }
         // The first compiles.
         if round > 0 {
-            differences.push(took[1].saturating_sub(took[0]) / (CHAIN[1] - CHAIN[0]) as u32);
+            differences.push(took[1].saturating_sub(took[0]) / (length - 1) as u32);
         }
     }
     differences.sort_unstable();

@@ -71,6 +71,28 @@ impl Tile {
     /// All of them.
     pub const ALL: [Tile; 4] = [Tile::Gemv, Tile::Skinny, Tile::Tile64, Tile::Tile128];
 
+    /// As reports and files have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tile::Gemv => "gemv",
+            Tile::Skinny => "skinny",
+            Tile::Tile64 => "tile64",
+            Tile::Tile128 => "tile128",
+        }
+    }
+
+    /// Whether so many rows may be worth a try on it: it can, and a quarter of its rows have something to do.
+    #[must_use]
+    pub const fn suits(self, rows: usize) -> bool {
+        let most = self.size()[0] as usize;
+        match self {
+            Tile::Gemv => rows <= most,
+            Tile::Skinny => true,
+            Tile::Tile64 | Tile::Tile128 => 4 * rows >= most,
+        }
+    }
+
     /// Rows and columns of the result that one workgroup computes.
     #[must_use]
     pub const fn size(self) -> [u32; 2] {
@@ -203,8 +225,8 @@ pub const GRID: u32 = 32_768;
 /// Softmax of each row, scaled and masked. One row per workgroup.
 pub const SOFTMAX: Kernel = Kernel {
     name: "softmax",
-    files: &["softmax"],
-    source: include_str!("../softmax.wgsl"),
+    files: &["row", "softmax"],
+    source: concat!(include_str!("../row.wgsl"), include_str!("../softmax.wgsl")),
     entry_point: "softmax_rows",
     workgroup_size: [64, 1, 1],
     workgroup_bytes: 64 * 4,
@@ -216,8 +238,8 @@ pub const SOFTMAX: Kernel = Kernel {
 /// Layer norm or RMS norm of each row. One row per workgroup.
 pub const NORM: Kernel = Kernel {
     name: "norm",
-    files: &["norm"],
-    source: include_str!("../norm.wgsl"),
+    files: &["row", "norm"],
+    source: concat!(include_str!("../row.wgsl"), include_str!("../norm.wgsl")),
     entry_point: "norm_rows",
     workgroup_size: [64, 1, 1],
     workgroup_bytes: 64 * 4,

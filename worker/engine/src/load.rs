@@ -157,13 +157,13 @@ fn load(bytes: &[u8], folder: Option<&Path>, limits: &LoadLimits) -> Result<Onnx
         resident::share_constants(&mut optimized)?;
         Ok(optimized)
     })?;
+    let executor = match limits.threads_per_run.get() {
+        1 => Executor::SingleThread,
+        threads => Executor::multithread_with_name(threads, "inferq-run"),
+    };
     let plan = at(Stage::Planning, || {
-        let executor = match limits.threads_per_run.get() {
-            1 => Executor::SingleThread,
-            threads => Executor::multithread_with_name(threads, "inferq-run"),
-        };
         let options = RunOptions {
-            executor: Some(executor),
+            executor: Some(executor.clone()),
             ..RunOptions::default()
         };
         TypedSimplePlan::new_with_options(optimized, &options)
@@ -183,7 +183,9 @@ fn load(bytes: &[u8], folder: Option<&Path>, limits: &LoadLimits) -> Result<Onnx
     })??;
     // After the batch proof, which holds for the CPU: a card may give other last bits.
     #[cfg(feature = "gpu")]
-    crate::segment::settle(model.graph());
+    tract_linalg::multithread::multithread_tract_scope(executor, || {
+        crate::segment::settle(model.graph())
+    });
     Ok(model)
 }
 
@@ -314,7 +316,7 @@ fn unpanicked<T>(step: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
     }
 }
 
-fn panic_reason(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_reason(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())

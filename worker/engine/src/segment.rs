@@ -7,7 +7,7 @@
 //! op          the operator: values go up, all steps run, results come down; or the same on the CPU
 //! on_card     the steps on the card, uploaded again when its device was lost
 //! on_cpu      the same operators on the CPU
-//! check       does each step on the card give what it gives on the CPU, within its bound? bounds
+//! check       does each step on the card give what it gives on the CPU? bounds: within what; trial: on what
 //! tune        which of the two is faster, by number of rows, measured when the model is loaded
 //! remembered  the same from a folder, measured at an earlier load
 //! used        what the segments of a run did with the card
@@ -28,6 +28,7 @@ mod on_cpu;
 mod op;
 mod partition;
 mod remembered;
+mod trial;
 mod tune;
 mod used;
 
@@ -51,7 +52,10 @@ pub struct CardSettings {
 /// Cuts the dense segments out of `model` for `gpu`; all of them run on the CPU until [`settle`].
 pub(crate) fn cut(model: &mut TypedModel, gpu: &Gpu, settings: CardSettings) -> TractResult<()> {
     for segment in partition::segments(model)? {
-        build::replace(model, &segment, gpu, settings)?;
+        // As it is, it runs on the CPU.
+        if let Err(error) = build::replace(model, &segment, gpu, settings) {
+            tracing::warn!(error = %format!("{error:#}"), "a dense part stays on the CPU, it is nothing for the card");
+        }
     }
     model.prop_consts()?;
     model.compact()
@@ -180,7 +184,7 @@ mod tests {
     fn measuring_times_both_sides_at_each_number_of_rows() {
         let model = mlp_on(&open());
         let segment = segment_of(&model);
-        let routes = tune::decide(segment.segment(), Duration::from_millis(100));
+        let routes = segment.decided(Duration::from_millis(100));
         let told = routes.expect("both sides run").to_string();
         for rows in [
             "1 rows: ",
@@ -202,7 +206,9 @@ mod tests {
         let decided = |gpu: &Gpu| {
             let model = mlp_on(gpu);
             let segment = segment_of(&model);
-            tune::decide(segment.segment(), Duration::from_millis(50)).expect("both sides run")
+            segment
+                .decided(Duration::from_millis(50))
+                .expect("both sides run")
         };
         let first = decided(&gpu);
         let again = open();

@@ -76,7 +76,8 @@ impl Gpu {
         self.0.memory.get().map(PathBuf::as_path)
     }
 
-    /// Why the device should not be used any more, if there is a reason.
+    /// What went wrong on the device that is open now and has not been told otherwise: that it is lost, else the
+    /// first error that no call could be told of. Only a lost device is not asked any more.
     #[must_use]
     pub fn fault(&self) -> Option<GpuError> {
         self.opened().fault()
@@ -113,6 +114,7 @@ impl Gpu {
             | GpuError::Unsupported { .. }
             | GpuError::OutOfMemory(_)
             | GpuError::Lost(_)
+            | GpuError::Unfit(_)
             | GpuError::Fault(_) => self.breaker().failed(Instant::now()),
         }
     }

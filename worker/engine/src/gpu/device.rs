@@ -1,6 +1,6 @@
 //! A device: an adapter opened for compute, so that no error is fatal.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use super::adapter::AdapterInfo;
 use super::error::GpuError;
@@ -16,11 +16,31 @@ pub(super) struct Opened {
     /// Numbers of models that are on the device.
     pub(super) resident: Table<wgpu::Buffer>,
     pub(super) pipelines: Pipelines,
-    /// Workspaces whose read-back never came. To free one while its mapping is pending is a
-    /// race in wgpu (gfx-rs/wgpu#9959), so they stay as long as the device does.
-    pub(super) set_aside: Mutex<Vec<Workspace>>,
+    /// Workspaces whose reports have not come.
+    set_aside: Mutex<Vec<SetAside>>,
     #[cfg(test)]
     pub(super) injected: super::injected::Injected,
+}
+
+/// What the mappings of one submission report; it ends when nothing can report any more.
+pub(super) type Reported = mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>;
+
+/// A workspace that the device may still be about to map.
+struct SetAside {
+    reported: Reported,
+    _workspace: Workspace,
+}
+
+impl SetAside {
+    fn is_pending(&self) -> bool {
+        loop {
+            match self.reported.try_recv() {
+                Ok(_) => {}
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
 }
 
 /// What the device's callbacks heard.
@@ -94,7 +114,7 @@ impl Opened {
         })
     }
 
-    /// Why it should not be used any more, if there is a reason.
+    /// See [`Gpu::fault`](super::card::Gpu::fault).
     pub(super) fn fault(&self) -> Option<GpuError> {
         let lost = self.faults.lost.get().cloned().map(GpuError::Lost);
         lost.or_else(|| self.faults.uncaptured.get().cloned().map(GpuError::Fault))
@@ -113,6 +133,15 @@ impl Opened {
             Some(reason) => Err(GpuError::Lost(reason.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Most bytes of a panel of weights beside what can be bound; tests make it small.
+    pub(super) fn largest_panel(&self) -> u64 {
+        #[cfg(test)]
+        if let Some(bytes) = self.injected.largest_panel() {
+            return bytes;
+        }
+        u64::MAX
     }
 
     /// Runs `make`, which creates things on the device, and reports what the device thinks of them.
@@ -135,10 +164,17 @@ impl Opened {
         }
     }
 
-    pub(super) fn set_aside(&self, workspace: Workspace) {
-        self.set_aside
+    /// Keeps a workspace until `reported` says that none of its mappings is pending any more: to free one before is a
+    /// race in wgpu (gfx-rs/wgpu#9959). Those kept earlier go as soon as theirs do.
+    pub(super) fn set_aside(&self, workspace: Workspace, reported: Reported) {
+        let mut kept = self
+            .set_aside
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(workspace);
+            .unwrap_or_else(PoisonError::into_inner);
+        kept.push(SetAside {
+            reported,
+            _workspace: workspace,
+        });
+        kept.retain(SetAside::is_pending);
     }
 }

@@ -29,7 +29,7 @@ impl Dispatch {
 /// How to launch `operation` on values of these shapes; `None` if there is nothing to do. Of a dense layer only
 /// these columns are computed.
 ///
-/// All sizes fit in 32 bits, as no value is larger than what the device binds.
+/// All sizes fit in 32 bits: the caller has seen that every value is one the device can bind.
 pub(super) fn dispatch(
     operation: &Operation,
     columns: &Range<usize>,
@@ -162,6 +162,13 @@ fn of_product(pairs: &Pairs, shapes: [&[usize]; 3], gpu: &Opened) -> Result<Disp
         row_groups,
         m,
         product::TILE_ROWS,
+        gpu,
+    )?;
+    check_groups(
+        "the columns of a product",
+        column_groups,
+        n,
+        product::TILE_COLUMNS,
         gpu,
     )?;
     check_groups("the number of products", all, all, 1, gpu)?;

@@ -51,6 +51,9 @@ pub enum GpuError {
     /// The work did not end in time. The device may be busy or stuck.
     #[error("the device gave no result within {0:?}")]
     Timeout(Duration),
+    /// The work could not be put together for the device.
+    #[error("the work is not fit for the device: {0}")]
+    Unfit(String),
     /// The driver reported an error.
     #[error("the device reported an error: {0}")]
     Fault(String),

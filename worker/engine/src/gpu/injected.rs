@@ -1,6 +1,6 @@
 //! Failures that no driver here gives on demand, for tests.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::card::Gpu;
 use super::error::GpuError;
@@ -10,6 +10,8 @@ use super::error::GpuError;
 pub(super) struct Injected {
     allocation: AtomicBool,
     map: AtomicBool,
+    /// 0 for no limit.
+    largest_panel: AtomicU64,
 }
 
 impl Injected {
@@ -29,7 +31,20 @@ impl Injected {
     }
 }
 
+impl Injected {
+    pub(super) fn largest_panel(&self) -> Option<u64> {
+        let bytes = self.largest_panel.load(Ordering::SeqCst);
+        (bytes > 0).then_some(bytes)
+    }
+}
+
 impl Gpu {
+    /// Weights come in panels of at most so many bytes.
+    pub(crate) fn limit_panels(&self, bytes: u64) {
+        let injected = &self.opened().injected;
+        injected.largest_panel.store(bytes, Ordering::SeqCst);
+    }
+
     /// The next thing that is created on the device finds no memory.
     pub(crate) fn fail_next_allocation(&self) {
         self.opened()

@@ -32,12 +32,17 @@ pub(super) fn check_groups(
     })
 }
 
-/// Bytes of so many numbers, if the device can bind that many at once. No buffer is empty.
-pub(super) fn value_bytes(what: &'static str, count: usize, gpu: &Opened) -> Result<u64, GpuError> {
-    let limits = gpu.device.limits();
-    let limit = limits
+/// Most bytes that can be bound at once, in whole numbers: drivers say 2^31 - 1.
+pub(super) fn most_bytes(limits: &wgpu::Limits) -> u64 {
+    let most = limits
         .max_storage_buffer_binding_size
         .min(limits.max_buffer_size);
+    most - most % 4
+}
+
+/// Bytes of so many numbers, if the device can bind that many at once. No buffer is empty.
+pub(super) fn value_bytes(what: &'static str, count: usize, gpu: &Opened) -> Result<u64, GpuError> {
+    let limit = most_bytes(&gpu.device.limits());
     let got = (count.max(1) as u64).saturating_mul(4);
     if got <= limit {
         Ok(got)

@@ -60,7 +60,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Uploads what the steps bring with them. `outputs` names the values that come down.
+    /// Uploads what the steps bring with them, one after the other. `outputs` names the values that come down.
     ///
     /// # Errors
     /// [`GpuError::Shape`], [`GpuError::Empty`] and [`GpuError::Limit`] if the data does not fit the sizes or
@@ -68,7 +68,7 @@ impl Program {
     pub fn new(
         gpu: &Gpu,
         sources: &[Source],
-        steps: Vec<Step>,
+        steps: impl IntoIterator<Item = Step>,
         outputs: &[usize],
     ) -> Result<Self, GpuError> {
         let gpu = gpu.opened();
@@ -78,16 +78,16 @@ impl Program {
                 constants.push(upload::numbers(values, &gpu)?);
             }
         }
-        let mut prepared = Vec::with_capacity(steps.len());
-        let count_of_steps = steps.len();
-        for (number, step) in steps.into_iter().enumerate() {
-            let result = sources.len() + number;
+        let mut prepared = Vec::new();
+        let mut total = sources.len();
+        for step in steps {
+            let result = total;
+            total += 1;
             if step.inputs.is_empty() || step.inputs.iter().any(|input| *input >= result) {
                 return Err(GpuError::Empty("what a step works on"));
             }
             prepared.extend(Prepared::all(&step, result, &gpu)?);
         }
-        let total = sources.len() + count_of_steps;
         if outputs.is_empty() || outputs.iter().any(|output| *output >= total) {
             return Err(GpuError::Empty("an output"));
         }
@@ -169,8 +169,8 @@ impl Program {
         for (value, input) in given.iter().zip(inputs) {
             check_size("the batch", input.len(), count(&shapes[*value]))?;
         }
-        let launches = self.launches(shapes, choice)?;
         let needs = self.needs(&given, shapes)?;
+        let launches = self.launches(shapes, choice)?;
         let workspace = self.pool.take(
             &needs,
             &self.steps,
@@ -241,7 +241,7 @@ impl Program {
                 )))
             }
             (_, waited) => {
-                self.gpu.set_aside(workspace);
+                self.gpu.set_aside(workspace, reported);
                 self.gpu.check()?;
                 waited?;
                 Err(GpuError::Fault(
@@ -377,5 +377,54 @@ impl fmt::Debug for Program {
             self.steps.len(),
             self.slots
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{Activation, GpuPolicy, Layer, Weights};
+
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count)
+            .map(|at| ((at * 37 % 101) as f32 - 50.0) / 25.0)
+            .collect()
+    }
+
+    #[test]
+    fn panels_of_weights_make_the_same_result_as_all_of_them_at_once() {
+        let gpu = Gpu::open(GpuPolicy::Force, None).expect("Mesa's software Vulkan");
+        let gpu = gpu.expect("it is forced");
+        let (m, k, n) = (5, 9, 43);
+        for kept_as in Weights::ALL {
+            let results = [0, 9 * 4 * 4, 9 * 4 * 16].map(|largest_panel| {
+                gpu.limit_panels(largest_panel);
+                let layer = Layer {
+                    inputs: k,
+                    outputs: n,
+                    weights: numbers(k * n),
+                    bias: numbers(n),
+                    activation: Some(Activation::Gelu),
+                    kept_as,
+                };
+                let step = Step {
+                    operation: Operation::Linear(layer),
+                    inputs: vec![0, 1],
+                };
+                let sources = [Source::Given, Source::Given];
+                let program = Program::new(&gpu, &sources, [step], &[2]).expect("it fits");
+                let panels = program.steps.len();
+                let shapes = [vec![m, k], vec![m, n], vec![m, n]];
+                let (rows, residual) = (numbers(m * k), numbers(m * n));
+                let result = program.run(&[&rows, &residual], &shapes, Choice::Alike);
+                (panels, result.expect("it runs").remove(0))
+            });
+            assert_eq!(results[0].0, 1);
+            assert!(results[1].0 > 1, "{kept_as:?}");
+            assert!(
+                results.iter().all(|(_, result)| *result == results[0].1),
+                "{kept_as:?}"
+            );
+        }
     }
 }

@@ -10,7 +10,7 @@ use wgpu::BufferUsages;
 
 use super::device::Opened;
 use super::error::GpuError;
-use super::layout::{check_size, padded, padded_size, value_bytes};
+use super::layout::{check_size, most_bytes, padded, padded_size, value_bytes};
 use super::operation::{Layer, Norm, Operation, Weights};
 use crate::resident;
 
@@ -47,9 +47,7 @@ fn norm_constants(norm: &Norm, gpu: &Opened) -> Result<Vec<Arc<wgpu::Buffer>>, G
 /// Columns of the weights that can be bound, and launched, at once.
 pub(super) fn panels(layer: &Layer, gpu: &Opened) -> Vec<Range<usize>> {
     let limits = gpu.device.limits();
-    let bytes = limits
-        .max_storage_buffer_binding_size
-        .min(limits.max_buffer_size);
+    let bytes = most_bytes(&limits).min(gpu.largest_panel());
     let of_quad = 4 * words(layer.kept_as, 4) as u64 * layer.inputs.max(1) as u64;
     let [_, narrowest] = Tile::Gemv.size();
     let groups = u64::from(limits.max_compute_workgroups_per_dimension) * u64::from(narrowest);
@@ -177,10 +175,12 @@ fn resident(
             let buffer = device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("inferq constants"),
                 size: bytes,
-                usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
+                usage: BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC,
                 mapped_at_creation: false,
             });
             gpu.queue.write_buffer(&buffer, 0, &content());
+            // The queue keeps its copy until something is submitted.
+            gpu.queue.submit([]);
             buffer
         })
     })

@@ -6,6 +6,7 @@ use wgpu::BufferUsages;
 
 use super::device::Opened;
 use super::error::GpuError;
+use super::layout::most_bytes;
 
 use super::slots::Place;
 use super::step::Prepared;
@@ -51,6 +52,14 @@ impl Needs {
         }
     }
 
+    fn include(&mut self, other: &Needs) {
+        for (own, other) in self.slots.iter_mut().zip(&other.slots) {
+            *own = (*own).max(*other);
+        }
+        self.upload = self.upload.max(other.upload);
+        self.download = self.download.max(other.download);
+    }
+
     fn total(&self) -> u64 {
         self.slots.iter().sum::<u64>() + self.upload + self.download
     }
@@ -59,7 +68,8 @@ impl Needs {
 impl Pool {
     /// The smallest idle one that is large enough, else a new one.
     ///
-    /// A new one takes the place of the smallest idle one, so that batches that grow do not leave a trail of memory behind.
+    /// A new one takes the place of the smallest idle one and is as large as that was, too: batches that grow leave no
+    /// trail of memory behind, and shapes that take turns do not drive each other out.
     pub(super) fn take(
         &self,
         needs: &Needs,
@@ -74,13 +84,12 @@ impl Pool {
             return Ok(idle.swap_remove(at));
         }
         let smallest = (0..idle.len()).min_by_key(|at| idle[*at].needs.total());
-        drop(smallest.map(|at| idle.swap_remove(at)));
+        let replaced = smallest.map(|at| idle.swap_remove(at));
         drop(idle);
-        let limits = gpu.device.limits();
-        let limit = limits
-            .max_storage_buffer_binding_size
-            .min(limits.max_buffer_size);
-        let needs = needs.rounded(limit);
+        let mut needs = needs.rounded(most_bytes(&gpu.device.limits()));
+        if let Some(replaced) = replaced {
+            needs.include(&replaced.needs);
+        }
         gpu.created(|device| make(device, needs, steps, places, constants))
     }
 
@@ -169,5 +178,19 @@ mod tests {
             }
         );
         assert!(needs.fit(&rounded) && !rounded.fit(&needs));
+        let mut both = rounded.clone();
+        both.include(&Needs {
+            slots: vec![8, 4, 4],
+            upload: 4,
+            download: 400,
+        });
+        assert_eq!((both.slots, both.download), (vec![8, 128, 1_000], 400));
+        // As drivers of NVIDIA say it; a buffer of that size could not be bound.
+        let limits = wgpu::Limits {
+            max_storage_buffer_binding_size: (1 << 31) - 1,
+            max_buffer_size: u64::MAX,
+            ..wgpu::Limits::default()
+        };
+        assert_eq!(most_bytes(&limits), (1 << 31) - 4);
     }
 }

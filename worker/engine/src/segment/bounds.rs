@@ -1,6 +1,7 @@
 //! How far a step on the card may be from the same step on the CPU.
 //!
-//! Both are within the bound of `shaders/*.wgsl` of the exact value, perhaps on opposite sides.
+//! Both may be off, on opposite sides: about twice the bounds that `shaders/*.wgsl` state, with what tract's own
+//! functions add.
 
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;

@@ -1,6 +1,6 @@
 //! A segment made of nodes of the graph.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;
 
 use tract_onnx::tract_core::internal::*;
@@ -45,6 +45,7 @@ pub(super) fn replace(
 /// What a segment is made of, as it is found node by node.
 struct Parts<'a> {
     nodes: &'a [usize],
+    inside: HashSet<usize>,
     settings: CardSettings,
     /// What comes from outside, and is no constant.
     given: Vec<OutletId>,
@@ -60,6 +61,7 @@ impl<'a> Parts<'a> {
     fn of(model: &TypedModel, nodes: &'a [usize], settings: CardSettings) -> TractResult<Self> {
         let mut parts = Parts {
             nodes,
+            inside: nodes.iter().copied().collect(),
             settings,
             given: vec![],
             values: vec![],
@@ -70,7 +72,7 @@ impl<'a> Parts<'a> {
         };
         let inputs = nodes.iter().flat_map(|id| &model.node(*id).inputs);
         for input in inputs {
-            if !nodes.contains(&input.node) && !parts.number.contains_key(input) {
+            if !parts.inside.contains(&input.node) && !parts.number.contains_key(input) {
                 parts.add_source(model, *input)?;
             }
         }
@@ -166,7 +168,7 @@ impl<'a> Parts<'a> {
         let made = self.values[self.constants.len()..].iter().copied();
         made.filter(|value| {
             let successors = &model.node(value.node).outputs[value.slot].successors;
-            let outside = |inlet: &InletId| !self.nodes.contains(&inlet.node);
+            let outside = |inlet: &InletId| !self.inside.contains(&inlet.node);
             successors.iter().any(outside) || model.outputs.contains(value)
         })
         .collect()

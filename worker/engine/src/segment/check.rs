@@ -4,67 +4,157 @@
 //! of the same ones, within the bound of that step. Over a whole chain bounds would grow until they
 //! mean nothing. Then the results as they come in a run, where values take each other's
 //! places, have to be the same bit for bit.
+//!
+//! Every kernel that a run may choose is checked. Those that add up alike need not be held against the CPU again
+//! where they give the same bits.
 
 use tract_onnx::tract_core::internal::*;
 
-use super::bounds;
 use super::on_cpu::Chain;
 use super::op::Segment;
-use crate::gpu::Choice;
-use crate::proof::Numbers;
+use super::{bounds, trial};
+use crate::gpu::{Choice, GpuError, Program, Tile};
 
 /// Numbers of rows that are tried: one, an odd few, more than a tile.
 const ROWS: [usize; 3] = [1, 5, 33];
-/// What stands in the second row of each trial, over and over.
-const EXTREMES: [f32; 6] = [0.0, 1e4, -1e4, 1e-7, -0.0, 1e-20];
-/// From so many rows on, the last one has a NaN. It spoils all that a row is mixed with, so there must be others.
-const ROWS_WITH_NAN: usize = 33;
-/// Longest that sizes other than the first are in a trial.
-const LONGEST: usize = 16;
 
-/// `Err` says what does not agree. Dense layers run on the kernels of `choice`.
-pub(super) fn agree(segment: &Segment, choice: Choice) -> Result<(), String> {
-    let failed = |error: TractError| format!("the check failed: {error:#}");
-    let on_card = |error| format!("the check on the card failed: {error}");
-    let program = segment.card.program();
-    let program = program.ok_or("the check found nothing on the card")?;
-    let sources = segment.constants.len();
-    let made: Vec<usize> = (sources..segment.shapes.len()).collect();
+/// Why a segment is not to run on the card.
+#[derive(Debug)]
+pub(super) struct Disagreement {
+    pub(super) reason: String,
+    /// The card is wrong, and will be another time; else it could not be asked.
+    pub(super) is_final: bool,
+}
+
+impl From<TractError> for Disagreement {
+    fn from(error: TractError) -> Self {
+        Disagreement {
+            reason: format!("the check failed: {error:#}"),
+            is_final: true,
+        }
+    }
+}
+
+impl From<GpuError> for Disagreement {
+    fn from(error: GpuError) -> Self {
+        Disagreement {
+            reason: format!("the check on the card failed: {error}"),
+            is_final: false,
+        }
+    }
+}
+
+fn wrong(what: impl std::fmt::Display) -> Disagreement {
+    Disagreement {
+        reason: format!("the card is wrong: {what}"),
+        is_final: true,
+    }
+}
+
+/// All kernels that runs of `segment` may be sent to, on `program`.
+pub(super) fn all(segment: &Segment, program: &Program) -> Result<(), Disagreement> {
+    let made: Vec<usize> = (segment.constants.len()..segment.shapes.len()).collect();
     let watched = program.watching(&made);
     for rows in ROWS {
-        let symbols = symbols(segment, rows);
-        let sizes = segment.sizes(&symbols).map_err(failed)?;
-        let inputs = trial(segment, &symbols).map_err(failed)?;
-        let mut given = inputs.iter();
-        let mut values: Vec<Tensor> = Vec::with_capacity(segment.shapes.len());
-        for constant in &segment.constants {
-            let value = constant.as_deref().or_else(|| given.next());
-            values.push(value.cloned().ok_or("the check has too few inputs")?);
-        }
-        let slices = inputs
-            .iter()
-            .map(|input| input.try_as_plain_ram()?.as_slice::<f32>());
-        let slices = slices.collect::<TractResult<Vec<_>>>().map_err(failed)?;
-        let results = watched.run(&slices, &sizes, choice).map_err(on_card)?;
-        for (value, result) in made.iter().zip(&results) {
-            values.push(Tensor::from_shape(&sizes[*value], result).map_err(failed)?);
-        }
-        for (chain, value) in segment.chains.iter().zip(&made) {
-            step_agrees(segment, chain, &values, *value, &symbols)
-                .map_err(failed)?
-                .map_err(|error| format!("the card is wrong: {error}"))?;
-        }
-        let inputs: Vec<&Tensor> = inputs.iter().collect();
-        let outputs = segment.on_card(&inputs, &symbols, choice).map_err(failed)?;
-        for (output, value) in outputs.map_err(on_card)?.iter().zip(&segment.outputs) {
-            if output.as_bytes() != values[*value].as_bytes() {
-                return Err(format!(
-                    "the card gives other bits in another run of {rows} rows"
-                ));
+        let trial = Trial::new(segment, rows)?;
+        let by = |tile: Tile| trial.run(&watched, &made, Choice::Only(tile));
+        let values = by(Tile::Skinny)?;
+        trial.agrees(&values, &made)?;
+        trial.comes_out(program, &values, Choice::Only(Tile::Skinny))?;
+        for tile in [Tile::Tile64, Tile::Tile128] {
+            let others = by(tile)?;
+            if same_bits(&values, &others) {
+                continue;
             }
+            if segment.settings.deterministic {
+                return Err(wrong(format!(
+                    "its kernels do not add up alike, as `deterministic` needs them to: {} differs from skinny at {rows} rows",
+                    tile.name()
+                )));
+            }
+            trial.agrees(&others, &made)?;
+        }
+        let [most, _] = Tile::Gemv.size();
+        if rows <= most as usize && !segment.settings.deterministic {
+            trial.agrees(&by(Tile::Gemv)?, &made)?;
         }
     }
     Ok(())
+}
+
+fn same_bits(ones: &[Tensor], others: &[Tensor]) -> bool {
+    let mut both = ones.iter().zip(others);
+    both.all(|(one, other)| one.as_bytes() == other.as_bytes())
+}
+
+/// One number of rows, with what goes in.
+struct Trial<'a> {
+    segment: &'a Segment,
+    symbols: SymbolValues,
+    sizes: Vec<Vec<usize>>,
+    inputs: Vec<Tensor>,
+}
+
+impl<'a> Trial<'a> {
+    fn new(segment: &'a Segment, rows: usize) -> TractResult<Self> {
+        let symbols = trial::symbols(segment, rows);
+        Ok(Trial {
+            sizes: segment.sizes(&symbols)?,
+            inputs: trial::inputs(segment, &symbols)?,
+            segment,
+            symbols,
+        })
+    }
+
+    /// All values: sources, and what the card makes of them.
+    fn run(
+        &self,
+        watched: &Program,
+        made: &[usize],
+        choice: Choice,
+    ) -> Result<Vec<Tensor>, Disagreement> {
+        let mut given = self.inputs.iter();
+        let mut values: Vec<Tensor> = Vec::with_capacity(self.sizes.len());
+        for constant in &self.segment.constants {
+            let value = constant.as_deref().or_else(|| given.next());
+            values.push(value.context("an input for each source")?.clone());
+        }
+        let slices = self.inputs.iter();
+        let slices = slices.map(|input| input.try_as_plain_ram()?.as_slice::<f32>());
+        let slices = slices.collect::<TractResult<Vec<_>>>()?;
+        let results = watched.run(&slices, &self.sizes, choice)?;
+        for (value, result) in made.iter().zip(&results) {
+            values.push(Tensor::from_shape(&self.sizes[*value], result)?);
+        }
+        Ok(values)
+    }
+
+    /// Is each step within its bound of the CPU?
+    fn agrees(&self, values: &[Tensor], made: &[usize]) -> Result<(), Disagreement> {
+        for (chain, value) in self.segment.chains.iter().zip(made) {
+            step_agrees(self.segment, chain, values, *value, &self.symbols)?.map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    /// Are the results of a run those values?
+    fn comes_out(
+        &self,
+        program: &Program,
+        values: &[Tensor],
+        choice: Choice,
+    ) -> Result<(), Disagreement> {
+        let inputs: Vec<&Tensor> = self.inputs.iter().collect();
+        let outputs = self
+            .segment
+            .on_card(program, &inputs, &self.symbols, choice)?;
+        for (output, value) in outputs.iter().zip(&self.segment.outputs) {
+            if output.as_bytes() != values[*value].as_bytes() {
+                return Err(wrong("it gives other bits in another run"));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn step_agrees(
@@ -121,61 +211,6 @@ fn within(
         }
     }
     Ok(Ok(()))
-}
-
-/// Sizes with which the first dense layer has about `rows` rows: what comes first among the sizes is the batch.
-pub(super) fn symbols(segment: &Segment, rows: usize) -> SymbolValues {
-    let mut symbols = segment.decided.clone();
-    let given = segment.shapes.iter().zip(&segment.constants);
-    let given = given.filter(|(_, constant)| constant.is_none());
-    let mut found: Vec<Symbol> = vec![];
-    for (shape, _) in given {
-        for size in shape {
-            if let TDim::Sym(symbol) = size {
-                if symbols.get(symbol).is_none() && !found.contains(symbol) {
-                    found.push(symbol.clone());
-                }
-            }
-        }
-    }
-    let other = match found.len() {
-        0 | 1 => 1,
-        _ => (1..=LONGEST.min(rows))
-            .rev()
-            .find(|size| rows.is_multiple_of(*size))
-            .unwrap_or(1),
-    };
-    for (place, symbol) in found.iter().enumerate() {
-        let size = if place == 0 { rows / other } else { other };
-        symbols.set(symbol, size as i64);
-    }
-    symbols
-}
-
-/// One tensor for each input: ordinary rows, an extreme one, one with a NaN.
-pub(super) fn trial(segment: &Segment, symbols: &SymbolValues) -> TractResult<Vec<Tensor>> {
-    let mut numbers = Numbers(0);
-    let sizes = segment.sizes(symbols)?;
-    let given = sizes.iter().zip(&segment.constants);
-    let given = given.filter(|(_, constant)| constant.is_none());
-    let tensors = given.map(|(shape, _)| {
-        let columns = shape.last().copied().unwrap_or(1);
-        let rows = shape.iter().product::<usize>() / columns.max(1);
-        let mut values = Vec::with_capacity(rows * columns);
-        for row in 0..rows {
-            for column in 0..columns {
-                values.push(if row == 1 {
-                    EXTREMES[column % EXTREMES.len()]
-                } else if rows >= ROWS_WITH_NAN && row + 1 == rows && column == columns / 2 {
-                    f32::NAN
-                } else {
-                    numbers.next_signed() as f32
-                });
-            }
-        }
-        Tensor::from_shape(shape, &values)
-    });
-    tensors.collect()
 }
 
 #[cfg(test)]

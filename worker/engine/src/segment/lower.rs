@@ -93,7 +93,23 @@ pub(super) fn lower(model: &TypedModel, node: &TypedNode) -> TractResult<Option<
     if let Some(op) = node.op_as::<EinSum>() {
         let plain =
             op.q_params.is_none() && op.operating_dt == f32::datum_type() && node.inputs.len() == 2;
-        let pairs = if plain { pairs(&op.axes) } else { None };
+        if !plain {
+            return Ok(None);
+        }
+        let shapes = model.node_input_facts(node.id)?;
+        let is_one = |input: usize, axis: usize| shapes[input].shape[axis].is_one();
+        let sizes_agree =
+            op.axes
+                .iter_all_axes()
+                .all(|axis| match (&axis.inputs[0][..], &axis.inputs[1][..]) {
+                    (&[left], &[right]) => {
+                        shapes[0].shape[left] == shapes[1].shape[right]
+                            || is_one(0, left)
+                            || is_one(1, right)
+                    }
+                    _ => true,
+                });
+        let pairs = pairs(&op.axes, is_one).filter(|_| sizes_agree);
         return Ok(pairs.and_then(|pairs| as_they_are(Operation::Product(pairs))));
     }
     Ok(None)
@@ -226,8 +242,9 @@ fn bound(
     Ok(None)
 }
 
-/// The roles of the axes in a product of two values; `None` if it is more than that.
-fn pairs(axes: &AxesMapping) -> Option<Pairs> {
+/// The roles of the axes in a product of two values; `None` if it is more than that. `is_one` says whether an axis of
+/// an input has size 1: beside a larger one on the other side it stands still.
+fn pairs(axes: &AxesMapping, is_one: impl Fn(usize, usize) -> bool) -> Option<Pairs> {
     let mut pairs = Pairs::default();
     let mut batch: TVec<[Option<usize>; 3]> = tvec!();
     let (mut rows, mut columns): (TVec<[usize; 2]>, TVec<[usize; 2]>) = (tvec!(), tvec!());
@@ -238,11 +255,16 @@ fn pairs(axes: &AxesMapping) -> Option<Pairs> {
             &axis.inputs[1][..],
             &axis.outputs[0][..],
         ) {
-            (&[left], &[right], &[]) if !summed => {
+            // One that is spread over the other would be multiplied, not summed.
+            (&[left], &[right], &[]) if !summed && is_one(0, left) == is_one(1, right) => {
                 summed = true;
                 (pairs.left.column, pairs.right.row) = (Some(left), Some(right));
             }
-            (&[left], &[right], &[result]) => batch.push([Some(left), Some(right), Some(result)]),
+            (&[left], &[right], &[result]) => {
+                let both_one = is_one(0, left) && is_one(1, right);
+                let place = |input, axis| (both_one || !is_one(input, axis)).then_some(axis);
+                batch.push([place(0, left), place(1, right), Some(result)]);
+            }
             (&[left], &[], &[result]) => rows.push([left, result]),
             (&[], &[right], &[result]) => columns.push([right, result]),
             _ => return None,
@@ -288,7 +310,9 @@ mod tests {
     use super::*;
 
     fn pairs_of(expression: &str) -> Option<Pairs> {
-        pairs(&expression.parse::<AxesMapping>().expect("axes"))
+        pairs(&expression.parse::<AxesMapping>().expect("axes"), |_, _| {
+            false
+        })
     }
 
     #[test]
@@ -316,6 +340,17 @@ mod tests {
         assert_eq!(spread.left.inner, Some(1));
         assert_eq!(spread.right.inner, None);
         assert_eq!(pairs_of("mk,kn->mn").expect("a product").result.outer, None);
+    }
+
+    #[test]
+    fn one_head_of_keys_for_all_heads_of_queries_stands_still() {
+        let axes = "abmk,abkn->abmn".parse::<AxesMapping>().expect("axes");
+        let one_head = |input: usize, axis: usize| (input, axis) == (1, 1);
+        let shared = pairs(&axes, one_head).expect("a product");
+        assert_eq!((shared.left.inner, shared.right.inner), (Some(1), None));
+        assert_eq!(shared.right.outer, Some(0));
+        let sum_over_one = |input: usize, axis: usize| (input, axis) == (1, 2);
+        assert_eq!(pairs(&axes, sum_over_one), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! then the segment runs on the CPU.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use super::check;
 use super::lower::with_numbers;
@@ -13,12 +13,25 @@ use super::op::Segment;
 use crate::cpu::elements;
 use crate::gpu::{Gpu, Program, Source, Step};
 
+/// From one attempt to make the program again to the next.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(60);
+
 /// A place for the program, and the card it is for.
 pub(super) struct OnCard {
     pub(super) gpu: Gpu,
     program: RwLock<Option<Arc<Program>>>,
-    /// Somebody is making it again.
-    busy: AtomicBool,
+    remaking: Mutex<Remaking>,
+}
+
+/// How far making the program again has got.
+#[derive(Debug, Clone, Copy)]
+enum Remaking {
+    /// Nobody is at it; the last attempt failed then.
+    Idle(Option<Instant>),
+    /// A thread is at it.
+    Busy,
+    /// The new device is wrong. It will not be right another time.
+    GivenUp,
 }
 
 impl OnCard {
@@ -27,7 +40,7 @@ impl OnCard {
         OnCard {
             gpu,
             program: RwLock::default(),
-            busy: AtomicBool::new(false),
+            remaking: Mutex::new(Remaking::Idle(None)),
         }
     }
 
@@ -37,24 +50,25 @@ impl OnCard {
         program.clone()
     }
 
-    /// Whether the card is worth asking and the program on the device that is open on it.
-    pub(super) fn is_ready(&self) -> bool {
-        let current = |program: Arc<Program>| program.is_on(&self.gpu);
-        // While it is made again it is there before it is checked.
-        !self.busy.load(Ordering::Acquire)
-            && self.gpu.usable()
-            && self.program().is_some_and(current)
+    /// The program, if the card is worth asking and the program on the device that is open on it.
+    pub(super) fn ready(&self) -> Option<Arc<Program>> {
+        let program = self.gpu.usable().then(|| self.program()).flatten();
+        program.filter(|program| program.is_on(&self.gpu))
     }
 
-    fn set(&self, program: Option<Program>) {
+    pub(super) fn set(&self, program: Option<Program>) {
         let mut place = self.program.write().unwrap_or_else(PoisonError::into_inner);
         *place = program.map(Arc::new);
+    }
+
+    fn remaking(&self) -> std::sync::MutexGuard<'_, Remaking> {
+        self.remaking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Segment {
     /// Uploads the steps to the device that is open now.
-    pub(super) fn upload(&self) -> Result<(), String> {
+    pub(super) fn upload(&self) -> Result<Program, String> {
         let mut sources = Vec::with_capacity(self.constants.len());
         for constant in &self.constants {
             sources.push(match constant {
@@ -65,6 +79,7 @@ impl Segment {
                 }
             });
         }
+        // One by one, so that the numbers of one step at a time are in memory beside the packed ones.
         let steps = self
             .steps
             .iter()
@@ -77,44 +92,84 @@ impl Segment {
                 ),
                 inputs: step.inputs.clone(),
             });
-        let program = Program::new(&self.card.gpu, &sources, steps.collect(), &self.outputs);
-        self.card
-            .set(Some(program.map_err(|error| error.to_string())?));
-        Ok(())
+        let program = Program::new(&self.card.gpu, &sources, steps, &self.outputs);
+        program.map_err(|error| error.to_string())
     }
 
     /// Begins to upload the steps again, and to check them, if a new device is open and nobody has begun yet.
     pub(super) fn revive(self: &Arc<Self>) {
         let card = &self.card;
-        let is_due = card.gpu.usable()
-            && card
+        if !card.gpu.usable()
+            || card
                 .program()
-                .is_some_and(|program| !program.is_on(&card.gpu))
-            && !card.busy.swap(true, Ordering::AcqRel);
-        if !is_due {
+                .is_some_and(|program| program.is_on(&card.gpu))
+        {
             return;
         }
-        let segment = Arc::clone(self);
+        let mut remaking = card.remaking();
+        match *remaking {
+            Remaking::Busy | Remaking::GivenUp => return,
+            Remaking::Idle(Some(failed)) if failed.elapsed() < BETWEEN_ATTEMPTS => return,
+            Remaking::Idle(_) => {}
+        }
+        *remaking = Remaking::Busy;
+        drop(remaking);
+        // What is on the old device is of no use, and may be in the way.
+        card.set(None);
+        let mut attempt = Attempt {
+            segment: Arc::clone(self),
+            end: Remaking::Idle(Some(Instant::now())),
+        };
         let begun = std::thread::Builder::new()
             .name("inferq-upload".to_owned())
-            .spawn(move || {
-                let agrees = segment
-                    .upload()
-                    .and_then(|()| check::agree(&segment, segment.choice()));
-                let name = &segment.name;
-                match agrees {
-                    Ok(()) => tracing::info!(segment = name, "it runs on the card again"),
-                    Err(error) => {
-                        segment.card.set(None);
-                        tracing::warn!(error, segment = name, "it stays on the CPU");
-                    }
-                }
-                segment.card.busy.store(false, Ordering::Release);
-            });
+            .spawn(move || attempt.run());
         if let Err(error) = begun {
-            card.busy.store(false, Ordering::Release);
             tracing::warn!(%error, "there is no thread to upload a segment on");
         }
+    }
+}
+
+/// One try to bring a segment to a new device; however it ends, another may follow.
+struct Attempt {
+    segment: Arc<Segment>,
+    end: Remaking,
+}
+
+impl Attempt {
+    fn run(&mut self) {
+        let (segment, name) = (&self.segment, &self.segment.name);
+        let program = match segment.upload() {
+            Ok(program) => program,
+            Err(error) => {
+                tracing::warn!(error, segment = name, "it stays on the CPU for now");
+                return;
+            }
+        };
+        match check::all(segment, &program) {
+            Ok(()) => {
+                // Only now do runs find it.
+                segment.card.set(Some(program));
+                self.end = Remaking::Idle(None);
+                tracing::info!(segment = name, "it runs on the card again");
+            }
+            Err(error) if error.is_final => {
+                self.end = Remaking::GivenUp;
+                tracing::warn!(error = error.reason, segment = name, "it stays on the CPU");
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = error.reason,
+                    segment = name,
+                    "it stays on the CPU for now"
+                );
+            }
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        *self.segment.card.remaking() = self.end;
     }
 }
 

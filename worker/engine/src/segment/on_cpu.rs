@@ -28,9 +28,12 @@ impl CpuPlan {
             ..TypedModel::default()
         };
         let mut wires: HashMap<OutletId, OutletId> = HashMap::new();
+        // Names of their own: a node of the model may be called anything.
+        let mut names = (0..).map(|number| format!("inferq.given.{number}"));
+        let mut name = || names.next().unwrap_or_default();
         for input in inputs {
             let fact = model.outlet_fact(*input)?.without_value();
-            let name = format!("{}.{}", model.node(input.node).name, input.slot);
+            let name = name();
             wires.insert(*input, own.add_source(name, fact)?);
         }
         for id in nodes {
@@ -40,8 +43,7 @@ impl CpuPlan {
                 let wire = match (wires.get(input), &model.outlet_fact(*input)?.konst) {
                     (Some(wire), _) => *wire,
                     (None, Some(constant)) => {
-                        let name = format!("{}.{}", model.node(input.node).name, input.slot);
-                        let wire = own.add_const(name, Arc::clone(constant))?;
+                        let wire = own.add_const(name(), Arc::clone(constant))?;
                         wires.insert(*input, wire);
                         wire
                     }

@@ -1,5 +1,6 @@
 //! The operator: the same steps on a card and on the CPU, and the choice between the two.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use super::on_cpu::{Chain, CpuPlan};
 use super::used::note;
 use super::{check, tune};
 use crate::cpu::elements;
-use crate::gpu::{Choice, GpuError, Step};
+use crate::gpu::{Choice, GpuError, Program, Step};
+use crate::load::panic_reason;
 use crate::model::SegmentReport;
 
 /// Operators that belong together.
@@ -64,24 +66,20 @@ impl Segment {
     /// All outputs, as the card gives them.
     pub(super) fn on_card(
         &self,
+        program: &Program,
         inputs: &[&Tensor],
         symbols: &SymbolValues,
         choice: Choice,
-    ) -> TractResult<Result<Vec<Tensor>, GpuError>> {
-        let Some(program) = self.card.program() else {
-            return Ok(Err(GpuError::Lost("nothing was uploaded".to_owned())));
-        };
-        let sizes = self.sizes(symbols)?;
+    ) -> Result<Vec<Tensor>, GpuError> {
+        let unfit = |error: TractError| GpuError::Unfit(format!("{error:#}"));
+        let sizes = self.sizes(symbols).map_err(unfit)?;
         let values = inputs.iter().map(|input| elements::<f32>(input));
-        let values = values.collect::<TractResult<Vec<_>>>()?;
+        let values = values.collect::<TractResult<Vec<_>>>().map_err(unfit)?;
         let slices: Vec<&[f32]> = values.iter().map(|values| &**values).collect();
-        let results = match program.run(&slices, &sizes, choice) {
-            Ok(results) => results,
-            Err(error) => return Ok(Err(error)),
-        };
+        let results = program.run(&slices, &sizes, choice)?;
         let tensors = self.outputs.iter().zip(results);
         let tensors = tensors.map(|(value, result)| Tensor::from_shape(&sizes[*value], &result));
-        tensors.collect::<TractResult<Vec<_>>>().map(Ok)
+        tensors.collect::<TractResult<_>>().map_err(unfit)
     }
 
     /// The kernels that are used where nothing was measured.
@@ -93,10 +91,57 @@ impl Segment {
         }
     }
 
-    fn route(&self, rows: usize) -> tune::Route {
-        match self.routes.get() {
-            Some(Ok(routes)) if self.card.is_ready() => routes.of(rows),
-            _ => tune::Route::Cpu,
+    /// Uploads it, checks it and decides where it runs.
+    fn decide(&self, budget: Duration) -> Result<tune::Routes, String> {
+        let program = self.upload();
+        let program = program.map_err(|error| format!("the card does not take it: {error}"))?;
+        check::all(self, &program).map_err(|error| error.reason)?;
+        let routes = if self.card.gpu.is_forced() {
+            tune::Routes::forced(self.choice())
+        } else {
+            tune::decide(self, &program, budget)?
+        };
+        // Nobody needs it there if nothing runs there.
+        if routes.use_card() {
+            self.card.set(Some(program));
+        }
+        Ok(routes)
+    }
+
+    /// Whether any run was decided to go to the card.
+    fn uses_card(&self) -> bool {
+        matches!(self.routes.get(), Some(Ok(routes)) if routes.use_card())
+    }
+
+    /// The kernels, if runs of so many rows go to the card.
+    fn route(&self, rows: usize) -> Option<Choice> {
+        match self.routes.get()?.as_ref().ok()?.of(rows) {
+            tune::Route::Card(choice) => Some(choice),
+            tune::Route::Cpu => None,
+        }
+    }
+
+    /// All outputs by the card; `None` if this run is for the CPU. No failure of the card is one of the run.
+    fn try_card(&self, inputs: &[TValue], symbols: &SymbolValues) -> Option<TVec<TValue>> {
+        let rows = self.rows.eval(symbols).to_usize().ok();
+        let rows = rows.filter(|rows| *rows > 0)?;
+        let choice = self.route(rows)?;
+        let program = self.card.ready()?;
+        let given: TVec<&Tensor> = inputs.iter().map(|input| &**input).collect();
+        let run = || self.on_card(&program, &given, symbols, choice);
+        let outcome = catch_unwind(AssertUnwindSafe(run));
+        let outcome = outcome.unwrap_or_else(|panic| Err(GpuError::Unfit(panic_reason(&*panic))));
+        match outcome {
+            Ok(outputs) => {
+                note(|noted| noted.ran = true);
+                Some(outputs.into_iter().map(Tensor::into_tvalue).collect())
+            }
+            Err(error) => {
+                note(|noted| noted.fallbacks += 1);
+                self.card.gpu.failed(&error);
+                tracing::warn!(%error, segment = self.name, rows, "the batch runs on the CPU, the card gave no result");
+                None
+            }
         }
     }
 }
@@ -110,27 +155,24 @@ impl DenseSegment {
         node.op_as()
     }
 
+    /// Decides once more, as if it were not forced.
     #[cfg(test)]
-    pub(super) fn segment(&self) -> &Segment {
-        &self.0
+    pub(super) fn decided(&self, budget: Duration) -> Result<tune::Routes, String> {
+        let program = self.0.card.program().ok_or("it is not on the card")?;
+        tune::decide(&self.0, &program, budget)
     }
 
     /// Checks it on the card and decides where it runs.
     pub(super) fn settle(&self, budget: Duration) {
         let segment = &self.0;
         segment.routes.get_or_init(|| {
-            let taken = segment.upload();
-            taken.map_err(|error| format!("the card does not take it: {error}"))?;
-            check::agree(segment, segment.choice())?;
-            if segment.card.gpu.is_forced() {
-                return Ok(tune::Routes::forced(segment.choice()));
-            }
-            tune::decide(segment, budget)
+            let decided = catch_unwind(AssertUnwindSafe(|| segment.decide(budget)));
+            decided.unwrap_or_else(|panic| Err(panic_reason(&*panic)))
         });
     }
 
     pub(super) fn uses_card(&self) -> bool {
-        matches!(self.0.routes.get(), Some(Ok(routes)) if routes.use_card())
+        self.0.uses_card()
     }
 
     pub(super) fn report(&self) -> SegmentReport {
@@ -180,22 +222,10 @@ impl EvalOp for DenseSegment {
 
     fn eval(&self, context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let segment = &self.0;
-        let rows = segment.rows.eval(context.symbols).to_usize()?;
-        if let (tune::Route::Card(choice), 1..) = (segment.route(rows), rows) {
-            let given: TVec<&Tensor> = inputs.iter().map(|input| &**input).collect();
-            match segment.on_card(&given, context.symbols, choice)? {
-                Ok(outputs) => {
-                    note(|noted| noted.ran = true);
-                    return Ok(outputs.into_iter().map(Tensor::into_tvalue).collect());
-                }
-                Err(error) => {
-                    note(|noted| noted.fallbacks += 1);
-                    segment.card.gpu.failed(&error);
-                    tracing::warn!(%error, segment = segment.name, rows, "the batch runs on the CPU, the card gave no result");
-                }
-            }
+        if let Some(outputs) = segment.try_card(&inputs, context.symbols) {
+            return Ok(outputs);
         }
-        if matches!(segment.routes.get(), Some(Ok(_))) {
+        if segment.uses_card() {
             segment.revive();
         }
         segment.cpu.run(inputs)

@@ -87,8 +87,10 @@ impl Cut {
         let reads = members.flatten().flat_map(|place| &self.inputs[*place]);
         let mut waiting: Vec<usize> = reads.copied().filter(|place| !inside(place)).collect();
         let mut seen: BTreeSet<usize> = waiting.iter().copied().collect();
+        let mut entered = BTreeSet::new();
         while let Some(place) = waiting.pop() {
-            let own = self.segment_of[place];
+            // Once for each segment: all of it goes on from there.
+            let own = self.segment_of[place].filter(|own| entered.insert(*own));
             let together = own.and_then(|own| self.segments.get(&own));
             let before = self.inputs[place].iter();
             for before in before.chain(together.into_iter().flatten()) {

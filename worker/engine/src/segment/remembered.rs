@@ -33,7 +33,7 @@ pub(super) fn read(folder: &Path, segment: &Segment) -> Option<[Measured; ROWS.l
     let measured = lines.iter().zip(ROWS).map(|(line, rows)| {
         let choice = match &line.tile {
             None => segment.choice(),
-            Some(name) => Choice::Only(Tile::ALL.into_iter().find(|tile| name_of(*tile) == *name)?),
+            Some(name) => Choice::Only(Tile::ALL.into_iter().find(|tile| tile.name() == name)?),
         };
         (line.rows == rows).then_some(Measured {
             cpu: Duration::from_nanos(line.cpu_nanoseconds),
@@ -52,24 +52,22 @@ pub(super) fn write(folder: &Path, segment: &Segment, measured: &[Measured; ROWS
         cpu_nanoseconds: nanoseconds(measured.cpu),
         card_nanoseconds: nanoseconds(measured.card),
         tile: match measured.choice {
-            Choice::Only(tile) => Some(name_of(tile)),
+            Choice::Only(tile) => Some(tile.name().to_owned()),
             Choice::Likely | Choice::Alike => None,
         },
     });
     let lines: Vec<Line> = lines.collect();
     let path = path(folder, segment);
     // Whole or not at all, whoever else writes the same file.
-    let own = path.with_extension(format!("{}.part", std::process::id()));
-    let kept = fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&own, serde_json::to_vec_pretty(&lines)?))
-        .and_then(|()| fs::rename(&own, &path));
+    let kept = fs::create_dir_all(folder).and_then(|()| {
+        let mut own = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer_pretty(&mut own, &lines)?;
+        own.persist(&path)?;
+        Ok(())
+    });
     if let Err(error) = kept {
         tracing::warn!(%error, path = %path.display(), "what was measured is not kept, the next load measures again");
     }
-}
-
-fn name_of(tile: Tile) -> String {
-    format!("{tile:?}").to_lowercase()
 }
 
 fn path(folder: &Path, segment: &Segment) -> PathBuf {

@@ -3,21 +3,23 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use tract_linalg::multithread::{Executor, current_tract_executor};
 use tract_onnx::tract_core::internal::*;
 
-use super::check;
 use super::op::Segment;
-use super::remembered;
-use crate::gpu::{Choice, Tile};
+use super::{remembered, trial};
+use crate::gpu::{Choice, Program, Tile};
 
 /// Longest that measuring takes for a model, about.
 pub(super) const BUDGET: Duration = Duration::from_secs(2);
 /// Numbers of rows that are measured. A run of any other number goes where the next smaller one does.
 pub(super) const ROWS: [usize; 5] = [1, 4, 16, 64, 256];
+/// So many times the last of them are no longer like it: there the kernels are those that are likely the fastest.
+const BEYOND: usize = 4;
 /// The card has to be so much faster. Less is within what the next moment may change.
 const GAIN: f64 = 1.15;
 /// Another kernel has to be so much faster than the one that is likely the best.
-const KERNEL_GAIN: f64 = 1.05;
+const KERNEL_GAIN: f64 = 1.1;
 /// Runs of each side that are timed at least and at most; the fastest counts.
 const RUNS: [usize; 2] = [3, 20];
 
@@ -101,7 +103,13 @@ impl Routes {
 
     pub(super) fn of(&self, rows: usize) -> Route {
         let at = ROWS.iter().rposition(|measured| *measured <= rows);
-        at.map_or(Route::Cpu, |at| self.routes[at])
+        let route = at.map_or(Route::Cpu, |at| self.routes[at]);
+        match route {
+            Route::Card(Choice::Only(_)) if rows >= BEYOND * ROWS[ROWS.len() - 1] => {
+                Route::Card(Choice::Likely)
+            }
+            route => route,
+        }
     }
 }
 
@@ -119,7 +127,7 @@ impl fmt::Display for Routes {
                 };
                 let kernels = match choice {
                     Choice::Likely | Choice::Alike => String::new(),
-                    Choice::Only(tile) => format!(" by {}", format!("{tile:?}").to_lowercase()),
+                    Choice::Only(tile) => format!(" by {}", tile.name()),
                 };
                 write!(
                     f,
@@ -132,12 +140,18 @@ impl fmt::Display for Routes {
 }
 
 /// Where runs of `segment` go, by what is remembered or else measured.
-pub(super) fn decide(segment: &Segment, budget: Duration) -> Result<Routes, String> {
-    let folder = segment.card.gpu.remembers_in();
+pub(super) fn decide(
+    segment: &Segment,
+    program: &Program,
+    budget: Duration,
+) -> Result<Routes, String> {
+    // Of several threads we do not know in which company they will be another time.
+    let alone = matches!(current_tract_executor(), Executor::SingleThread);
+    let folder = segment.card.gpu.remembers_in().filter(|_| alone);
     let measured = match folder.and_then(|folder| remembered::read(folder, segment)) {
         Some(measured) => measured,
         None => {
-            let measured = measure(segment, budget)?;
+            let measured = measure(segment, program, budget)?;
             if let Some(folder) = folder {
                 remembered::write(folder, segment, &measured);
             }
@@ -151,26 +165,26 @@ pub(super) fn decide(segment: &Segment, budget: Duration) -> Result<Routes, Stri
 }
 
 /// Times both sides at each number of rows, within `budget` where that is possible.
-fn measure(segment: &Segment, budget: Duration) -> Result<[Measured; ROWS.len()], String> {
+fn measure(
+    segment: &Segment,
+    program: &Program,
+    budget: Duration,
+) -> Result<[Measured; ROWS.len()], String> {
     let failed = |error: TractError| format!("measuring failed: {error:#}");
     let usual = segment.choice();
-    let mut kernels: Vec<Tile> = vec![];
-    if !segment.settings.deterministic {
-        // One that is wrong is as good as not there.
-        let right = |tile: &Tile| check::agree(segment, Choice::Only(*tile)).is_ok();
-        kernels = Tile::ALL.into_iter().filter(right).collect();
-    }
     let mut measured = Vec::with_capacity(ROWS.len());
     for rows in ROWS {
+        let suits = |tile: &Tile| !segment.settings.deterministic && tile.suits(rows);
+        let kernels: Vec<Tile> = Tile::ALL.into_iter().filter(suits).collect();
         let share = budget / (2 * ROWS.len() as u32);
-        let symbols = check::symbols(segment, rows);
-        let inputs = check::trial(segment, &symbols).map_err(failed)?;
+        let symbols = trial::symbols(segment, rows);
+        let inputs = trial::inputs(segment, &symbols).map_err(failed)?;
         let cpu = fastest(share, || segment.on_cpu(&inputs)).map_err(failed)?;
         let inputs: Vec<&Tensor> = inputs.iter().collect();
         let share = share / (1 + kernels.len() as u32);
         let on_card = |choice: Choice| {
             let run = || {
-                let results = segment.on_card(&inputs, &symbols, choice)?;
+                let results = segment.on_card(program, &inputs, &symbols, choice);
                 results.map(drop).map_err(TractError::from)
             };
             fastest(share, run).map_err(failed)
@@ -180,20 +194,11 @@ fn measure(segment: &Segment, budget: Duration) -> Result<[Measured; ROWS.len()]
             card: on_card(usual)?,
             choice: usual,
         };
-        for tile in &kernels {
-            // Half of a tile may be idle, or a gemv goes on as something else.
-            let [most_rows, _] = tile.size();
-            let suits = match tile {
-                Tile::Gemv => rows <= most_rows as usize,
-                Tile::Skinny | Tile::Tile64 | Tile::Tile128 => 4 * rows >= most_rows as usize,
-            };
-            if !suits {
-                continue;
-            }
-            let card = on_card(Choice::Only(*tile))?;
+        for tile in kernels {
+            let card = on_card(Choice::Only(tile))?;
             if best.card.as_secs_f64() >= card.as_secs_f64() * KERNEL_GAIN {
                 best.card = card;
-                best.choice = Choice::Only(*tile);
+                best.choice = Choice::Only(tile);
             }
         }
         measured.push(best);
@@ -237,9 +242,11 @@ mod tests {
             [[1, 9], [2, 9], [12, 9], [50, 48], [200, 20]],
             choice,
         ));
-        let of = [0, 1, 15, 16, 63, 64, 10_000].map(|rows| routes.of(rows));
+        let of = [0, 1, 15, 16, 63, 64, 1_023].map(|rows| routes.of(rows));
         let (card, cpu) = (Route::Card(choice), Route::Cpu);
         assert_eq!(of, [cpu, cpu, cpu, card, card, cpu, card]);
+        // Far beyond what was measured the best kernel is another.
+        assert_eq!(routes.of(1_024), Route::Card(Choice::Likely));
         let text = routes.to_string();
         assert!(
             text.contains("16 rows: card (CPU 12.0ms, card 9.0ms by tile64)"),

@@ -511,6 +511,18 @@ def main():
     )
     old_encoder()
     gates()
+    # Three heads of queries share one of keys.
+    save(
+        "shared_head",
+        [
+            helper.make_node("MatMul", ["x", "w"], ["query"], name="query"),
+            helper.make_node("MatMul", ["query", "keys"], ["y"], name="scores"),
+        ],
+        [value("x", f32, ["batch", 3, "rows", 5]), value("keys", f32, ["batch", 1, 5, "columns"])],
+        [value("y", f32, ["batch", 3, "rows", "columns"])],
+        {"w": floats(5, 5)},
+        {"x": floats(2, 3, 4, 5), "keys": floats(2, 1, 5, 6)},
+    )
 
 
 if __name__ == "__main__":
