@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_nats::jetstream::consumer::pull::BatchConfig;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
@@ -18,12 +19,12 @@ use inferq_schemas::subjects::{Lane, ModelName, Subjects};
 use inferq_schemas::{ContentType, ErrorCode, Failure};
 use tracing::{debug, error, warn};
 
-use crate::job::Outcome;
+use crate::job::{Job, Outcome};
 use crate::settlement::Event;
 
 mod headers;
 
-use headers::{bytes_of, dead_headers, dead_reason};
+use headers::{bytes_of, dead_headers, dead_reason, headers_again};
 pub use headers::{header_map, header_pairs};
 
 /// Longest wait for the answer to one step. Longer than a leader election, shorter than ack_wait.
@@ -123,6 +124,25 @@ impl Ledger {
                 Ok(Some(unreadable(job, sequence)))
             }
         }
+    }
+
+    /// Puts a job into its queue once more, under the id and with the deadline it has.
+    ///
+    /// # Errors
+    /// If the stream does not confirm it.
+    pub async fn queue_again(&self, job: &Job, subject: String) -> anyhow::Result<()> {
+        let publish = PublishMessage::build()
+            .headers(headers_again(job))
+            .payload(job.body.clone());
+        let publish = async {
+            let sent = self.jetstream.send_publish(subject, publish).await?;
+            anyhow::Ok(sent.await?)
+        };
+        let confirmed = tokio::time::timeout(STEP_TIMEOUT, publish).await;
+        confirmed
+            .context("the stream did not confirm a job in time")?
+            .context("a job cannot be queued again")?;
+        Ok(())
     }
 
     /// Publishes the dead letter of `outcome` if the last one for its job has sequence `expected`, 0

@@ -1,4 +1,8 @@
-//! Ends the jobs no worker would ever see: those for a model nobody knows, and those about to be removed by age.
+//! Ends the jobs no worker would ever see: those for a model nobody knows, those about to be removed by age, and those
+//! that were acknowledged and yet are there.
+//!
+//! A server that is killed may come back with what its consumers had acknowledged and without what the stream had
+//! removed for it: such a job is in the queue for good, and delivered to nobody.
 //!
 //! Of all workers started with `--sweeper` the one that holds the lease does it (`sweep/lease.rs`). A job is taken off
 //! its stream only after its outcome stands, and outcomes are written by compare-and-set, so two sweepers at once, or
@@ -45,7 +49,7 @@ pub struct SweptJob {
     pub published_unix_ms: u64,
     /// Why it is ended.
     pub verdict: SweepVerdict,
-    /// What its outcome says: 404 for an unknown model, 408 for age.
+    /// What its outcome says, if it gets one here: 404 for an unknown model, 408 for age.
     pub failure: Failure,
 }
 
@@ -56,6 +60,9 @@ pub enum SweepVerdict {
     UnknownModel,
     /// The stream would soon remove it unanswered: its outcome is `expired`.
     TooOld,
+    /// Its consumer says that it was acknowledged. Its outcome stands already; if the server lost that, too, the job
+    /// has to be queued again.
+    Left,
 }
 
 /// When a job is ended.
@@ -67,6 +74,8 @@ pub struct Ages {
     pub unknown: Duration,
     /// Age of any other job; the streams remove jobs after 7 days.
     pub too_old: Duration,
+    /// Age of a job that was acknowledged: time for the stream to remove it.
+    pub left: Duration,
 }
 
 impl Default for Ages {
@@ -75,12 +84,13 @@ impl Default for Ages {
             every: Duration::from_secs(10),
             unknown: Duration::from_secs(30),
             too_old: Duration::from_secs(6 * 86_400),
+            left: Duration::from_secs(30),
         }
     }
 }
 
-/// The sweeper of one worker. `conclude` makes a job's outcome stand, with its dead letter and reply, and fails if it
-/// could not; the sweeper itself then takes the job off its stream.
+/// The sweeper of one worker. `conclude` makes a job's outcome stand, with its dead letter and reply, or sees that one
+/// does or will, and fails if it could not; the sweeper itself then takes the job off its stream.
 pub struct Sweeper<C> {
     /// The connection.
     pub jetstream: jetstream::Context,
@@ -181,6 +191,7 @@ where
         self.metrics.swept(match verdict {
             SweepVerdict::UnknownModel => SweepReason::UnknownModel,
             SweepVerdict::TooOld => SweepReason::TooOld,
+            SweepVerdict::Left => SweepReason::Left,
         });
         Ok(())
     }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use futures::future::BoxFuture;
 use inferq_schemas::Status;
 use inferq_schemas::subjects::QueueKind;
+use tracing::warn;
 
 use crate::admit::Admission;
 use crate::hold::Room;
-use crate::job::{Delivery, Finished, Origin, Queued, Verdict};
+use crate::job::{Delivery, Finished, Job, Origin, Queued, Verdict};
+use crate::ledger::Ledger;
 use crate::settle::Settler;
 use crate::sweep::{Ages, SweepVerdict, Sweeper, SweptJob};
 
@@ -27,9 +30,12 @@ pub(super) fn sweeper(
     let conclude: Conclude = Box::new(move |swept| {
         let (admission, settler, room) = (admission.clone(), settler.clone(), room.clone());
         Box::pin(async move {
-            settler
-                .settle(finish(swept, &admission, &settler, &room))
-                .await;
+            let (verdict, subject) = (swept.verdict, swept.raw_subject.clone());
+            let finished = finish(swept, &admission, &settler, &room);
+            if verdict == SweepVerdict::Left {
+                return keep(&finished.job, subject, &settler.ledger).await;
+            }
+            settler.settle(finished).await;
             Ok(())
         })
     });
@@ -43,10 +49,25 @@ pub(super) fn sweeper(
     }
 }
 
+/// Sees that a job which leaves its queue has an outcome, or comes again.
+async fn keep(job: &Job, subject: String, ledger: &Ledger) -> anyhow::Result<()> {
+    let standing = ledger.read(&job.headers.id).await;
+    if standing
+        .context("cannot read the outcome of a job")?
+        .is_some()
+    {
+        return Ok(());
+    }
+    warn!(job = %job.headers.id, "a job was acknowledged and has no outcome, it is queued again");
+    ledger.queue_again(job, subject).await
+}
+
 fn finish(swept: SweptJob, admission: &Admission, settler: &Settler, room: &Room) -> Finished {
     let status = match swept.verdict {
         SweepVerdict::UnknownModel => Status::Error,
         SweepVerdict::TooOld => Status::Expired,
+        // Nobody is told so: `keep` reads or repeats what stands.
+        SweepVerdict::Left => Status::Error,
     };
     let queued = Queued {
         stream: swept.stream,

@@ -6,7 +6,29 @@ use inferq_schemas::headers::{dead, names};
 use inferq_schemas::identity::JobId;
 
 use crate::deadline::unix_ms_now;
-use crate::job::Outcome;
+use crate::job::{Job, Origin, Outcome};
+
+/// The headers of a job that is put into its queue once more: its own, less those that the server acts on, which
+/// would take it for a duplicate; and its id and deadline, which may have come from its place in the stream.
+pub(super) fn headers_again(job: &Job) -> HeaderMap {
+    let replaced = [names::JOB_ID, names::TIMEOUT, names::DEADLINE];
+    let mut headers = HeaderMap::new();
+    for (name, value) in header_pairs(&job.raw_headers) {
+        let is_replaced = replaced
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(name));
+        if !dead::is_of_letter(name) && !is_replaced {
+            headers.append(name, value);
+        }
+    }
+    headers.insert(names::JOB_ID, job.headers.id.as_str());
+    if let Origin::Queue(queued) = &job.origin
+        && let Some(deadline) = job.headers.deadline(queued.published_unix_ms)
+    {
+        headers.insert(names::DEADLINE, deadline.to_string());
+    }
+    headers
+}
 
 /// Why the job of `outcome`, which came with the headers `original`, has a dead letter.
 pub(super) fn dead_reason(original: &HeaderMap, outcome: &Outcome) -> DeadHeaders {

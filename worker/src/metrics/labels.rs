@@ -125,5 +125,7 @@ words! {
         UnknownModel = "unknown_model",
         /// It would soon have been removed unanswered.
         TooOld = "too_old",
+        /// It was acknowledged and yet is there.
+        Left = "left",
     }
 }

@@ -24,6 +24,8 @@ struct Walk {
     verdict: SweepVerdict,
     /// The first sequence that has not been looked at.
     next: u64,
+    /// The last sequence to look at.
+    last: u64,
 }
 
 pub(super) struct Pass<'a> {
@@ -85,19 +87,26 @@ impl<'a> Pass<'a> {
             filter: filter.to_owned(),
             verdict,
             next: first,
+            last: u64::MAX,
         };
         let consumers: BTreeSet<(ModelName, Lane)> = consumers
             .iter()
             .filter_map(|name| self.assets.parse_consumer(name))
             .collect();
         while let Some((subject, _)) = waiting.try_next().await.with_context(failed)? {
-            let taken = self
-                .subjects
-                .parse_job(&subject)
-                .is_some_and(|job| consumers.contains(&(job.model, job.lane)));
-            if !taken {
+            let job = self.subjects.parse_job(&subject);
+            let taken = job.filter(|job| consumers.contains(&(job.model.clone(), job.lane)));
+            let Some(job) = taken else {
                 self.walks
                     .push_back(walk(&subject, SweepVerdict::UnknownModel));
+                continue;
+            };
+            let acknowledged = self.acknowledged(stream, &job).await.with_context(failed)?;
+            if acknowledged >= first {
+                self.walks.push_back(Walk {
+                    last: acknowledged,
+                    ..walk(&subject, SweepVerdict::Left)
+                });
             }
         }
         if waiting.info.state.messages > 0 && oldest >= self.ages.too_old {
@@ -106,6 +115,16 @@ impl<'a> Pass<'a> {
         self.known
             .extend(consumers.into_iter().map(|(model, _)| model));
         Ok(())
+    }
+
+    /// The sequence up to which every job of a queue was acknowledged; 0 if its consumer is gone.
+    async fn acknowledged(&self, stream: &Stream, job: &JobSubject) -> anyhow::Result<u64> {
+        let consumer = self.assets.consumer(&job.model, job.lane);
+        match stream.consumer_info(consumer).await {
+            Ok(info) => Ok(info.ack_floor.stream_sequence),
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error).context("cannot look for a consumer"),
+        }
     }
 
     /// The next job to end.
@@ -154,6 +173,7 @@ impl<'a> Pass<'a> {
                 age >= self.ages.unknown && !self.is_taken(stream, &walk.filter).await?
             }
             SweepVerdict::TooOld => age >= self.ages.too_old,
+            SweepVerdict::Left => age >= self.ages.left && message.sequence <= walk.last,
         };
         Ok(due.then_some(message))
     }
@@ -197,6 +217,10 @@ impl<'a> Pass<'a> {
                     format!("waited in the queue for {days} days, longer is not kept"),
                 )
             }
+            SweepVerdict::Left => Failure::new(
+                ErrorCode::Unavailable,
+                "the server lost its place in the queue and its outcome",
+            ),
         };
         SweptJob {
             stream: self.streams[stream].0.clone(),

@@ -3,6 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::PullConsumer;
+use futures::StreamExt;
 use inferq_schemas::ErrorCode;
 use inferq_schemas::subjects::Lane;
 use inferq_worker::metrics::Metrics;
@@ -18,6 +21,7 @@ const AT_ONCE: Ages = Ages {
     every: Duration::from_millis(100),
     unknown: Duration::ZERO,
     too_old: Duration::from_secs(3_600),
+    left: Duration::ZERO,
 };
 
 fn sweeper(
@@ -155,6 +159,46 @@ async fn a_job_about_to_be_removed_by_age_expires() {
     );
     assert_eq!(jobs[0].body, "old");
     assert_eq!(nats.stored("INFER_BULK").await, 1);
+}
+
+/// A stream that keeps what was acknowledged looks as a server does that was killed before it had removed it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_acknowledged_and_yet_is_there_leaves_the_queue() {
+    let nats = Nats::with_assets().await;
+    nats.jetstream
+        .delete_stream("INFER_JOBS")
+        .await
+        .expect("it is there");
+    nats.jetstream
+        .create_stream(jetstream::stream::Config {
+            name: "INFER_JOBS".to_owned(),
+            subjects: vec!["infer.jobs.*.normal".to_owned()],
+            allow_direct: true,
+            ..jetstream::stream::Config::default()
+        })
+        .await
+        .expect("it can be made");
+    nats.add_consumer("digits", Lane::Normal).await;
+    for body in ["left", "left too", "waiting"] {
+        nats.publish("infer.jobs.digits.normal", body).await;
+    }
+    let consumer: PullConsumer = nats
+        .jetstream
+        .get_consumer_from_stream("digits__normal", "INFER_JOBS")
+        .await
+        .expect("it is there");
+    let held = consumer.fetch().max_messages(2).messages().await;
+    let held: Vec<_> = held.expect("it answers").collect().await;
+    for message in held {
+        let message = message.expect("a job");
+        message.double_ack().await.expect("it is acknowledged");
+    }
+    let (sweeper, concluded) = sweeper(&nats, "a", AT_ONCE);
+    assert_eq!(sweeper.sweep().await.expect("the server answers"), 2);
+    assert_eq!(bodies(&concluded), ["left", "left too"]);
+    let jobs = concluded.lock().expect("no test panics with it").clone();
+    assert!(jobs.iter().all(|job| job.verdict == SweepVerdict::Left));
+    assert_eq!(nats.stored("INFER_JOBS").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
