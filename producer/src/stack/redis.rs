@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -49,8 +50,13 @@ impl std::str::FromStr for RedisChoice {
 /// A running redis-server; dropping it kills it.
 #[derive(Debug)]
 pub struct RedisServer {
-    process: Process,
+    /// The one that runs, or the last one that did.
+    process: Mutex<Arc<Process>>,
+    program: PathBuf,
+    folder: PathBuf,
+    socket: PathBuf,
     url: String,
+    log: Log,
     /// Holds the socket when the path of the data folder is too long for one.
     _short: Option<tempfile::TempDir>,
 }
@@ -70,40 +76,26 @@ impl RedisServer {
         let folder =
             std::fs::canonicalize(data).map_err(|source| StackError::folder(data, source))?;
         let (socket, short) = socket_path(&folder)?;
-        // A socket that a killed server left would look like a running one.
-        std::fs::remove_file(&socket).ok();
-        let mut arguments: Vec<std::ffi::OsString> = Vec::new();
-        for (name, value) in [
-            ("--port", "0"),
-            ("--save", ""),
-            ("--appendonly", "no"),
-            ("--daemonize", "no"),
-            ("--maxmemory", "256mb"),
-            ("--maxmemory-policy", "allkeys-lru"),
-            ("--unixsocketperm", "700"),
-        ] {
-            arguments.extend([name.into(), value.into()]);
-        }
-        arguments.extend(["--dir".into(), folder.into()]);
-        arguments.extend(["--unixsocket".into(), socket.clone().into()]);
-        let process = Process::start(
-            Launch {
-                label: "redis".to_owned(),
-                program,
-                arguments,
-                environment: Vec::new(),
-                shown: Shown::Nothing,
-                on_orphaned: "TERM",
-            },
-            log,
-        )
-        .await?;
-        wait_until_it_answers(&process, &socket).await?;
+        let process = launch(&program, &folder, &socket, log).await?;
         Ok(Some(Self {
-            process,
+            process: Mutex::new(Arc::new(process)),
             url: format!("redis+unix://{}", socket.display()),
+            program,
+            folder,
+            socket,
+            log: log.clone(),
             _short: short,
         }))
+    }
+
+    /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop), on the same socket and with nothing in it.
+    ///
+    /// # Errors
+    /// [`StackError`] if it does not start.
+    pub async fn restart(&self) -> Result<(), StackError> {
+        let process = launch(&self.program, &self.folder, &self.socket, &self.log).await?;
+        *self.lock() = Arc::new(process);
+        Ok(())
     }
 
     /// Where to connect: `redis+unix:///path/redis.sock`.
@@ -113,29 +105,76 @@ impl RedisServer {
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.process().pid()
     }
 
     /// Ends it at once, as a crash would.
     pub async fn kill(&self) {
-        self.process.kill();
-        self.process.wait(STOP_WITHIN).await;
+        let process = self.process();
+        process.kill();
+        process.wait(STOP_WITHIN).await;
     }
 
     /// Freezes it (SIGSTOP): connections stay, nothing is answered.
     pub fn pause(&self) {
-        self.process.pause();
+        self.process().pause();
     }
 
     /// Lets it go on after [`pause`](Self::pause).
     pub fn resume(&self) {
-        self.process.resume();
+        self.process().resume();
     }
 
     /// Ends it.
     pub async fn stop(&self) {
-        self.process.stop(STOP_WITHIN).await;
+        self.process().stop(STOP_WITHIN).await;
     }
+
+    fn process(&self) -> Arc<Process> {
+        Arc::clone(&self.lock())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn launch(
+    program: &Path,
+    folder: &Path,
+    socket: &Path,
+    log: &Log,
+) -> Result<Process, StackError> {
+    // A socket that a killed server left would look like a running one.
+    std::fs::remove_file(socket).ok();
+    let mut arguments: Vec<std::ffi::OsString> = Vec::new();
+    for (name, value) in [
+        ("--port", "0"),
+        ("--save", ""),
+        ("--appendonly", "no"),
+        ("--daemonize", "no"),
+        ("--maxmemory", "256mb"),
+        ("--maxmemory-policy", "allkeys-lru"),
+        ("--unixsocketperm", "700"),
+    ] {
+        arguments.extend([name.into(), value.into()]);
+    }
+    arguments.extend(["--dir".into(), folder.into()]);
+    arguments.extend(["--unixsocket".into(), socket.into()]);
+    let process = Process::start(
+        Launch {
+            label: "redis".to_owned(),
+            program: program.to_path_buf(),
+            arguments,
+            environment: Vec::new(),
+            shown: Shown::Nothing,
+            on_orphaned: "TERM",
+        },
+        log,
+    )
+    .await?;
+    wait_until_it_answers(&process, socket).await?;
+    Ok(process)
 }
 
 fn socket_path(folder: &Path) -> Result<(PathBuf, Option<tempfile::TempDir>), StackError> {

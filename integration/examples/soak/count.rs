@@ -1,0 +1,118 @@
+//! Was every job answered once, and rightly?
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+use async_nats::jetstream;
+use futures::{StreamExt, stream};
+use inferq::{Client, JobId, Outcome, Status};
+use inferq_integration::messages_in;
+
+/// Outcomes read at a time.
+const READS: usize = 256;
+
+/// What became of all jobs.
+#[derive(Debug)]
+pub(crate) struct Found {
+    jobs: usize,
+    /// Without an outcome.
+    lost: usize,
+    /// Outcomes that were written over, or jobs that died beside theirs.
+    duplicated: u64,
+    /// Outcomes that are no answer, or another one.
+    wrong: usize,
+    /// The first of them.
+    example: Option<String>,
+}
+
+impl Found {
+    pub(crate) fn is_right(&self) -> bool {
+        self.lost == 0 && self.duplicated == 0 && self.wrong == 0
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(example) = &self.example {
+            writeln!(f, "the first: {example}")?;
+        }
+        let Found {
+            jobs,
+            lost,
+            duplicated,
+            wrong,
+            ..
+        } = self;
+        write!(
+            f,
+            "{jobs} jobs, {lost} lost, {duplicated} duplicated, {wrong} wrong"
+        )
+    }
+}
+
+/// Reads every outcome. Job `n` is answered by `expected[n % expected.len()]`.
+pub(crate) async fn of(client: &Client, jobs: &[JobId], expected: &[Vec<f32>]) -> Result<Found> {
+    let mut found = Found {
+        jobs: jobs.len(),
+        lost: 0,
+        duplicated: 0,
+        wrong: 0,
+        example: None,
+    };
+    let reads = stream::iter(jobs.iter().zip(expected.iter().cycle()));
+    let mut reads = reads
+        .map(|(id, expected)| async move {
+            // Nothing is on its way any more: what is not there now is lost.
+            let outcome = client.result(id, std::time::Duration::ZERO).await;
+            (id, expected, outcome)
+        })
+        .buffered(READS);
+    while let Some((id, expected, outcome)) = reads.next().await {
+        let problem = match outcome {
+            Ok(outcome) => {
+                let problem = wrong(&outcome, expected);
+                found.wrong += usize::from(problem.is_some());
+                problem
+            }
+            Err(error) => {
+                found.lost += 1;
+                Some(error.to_string())
+            }
+        };
+        if let (None, Some(problem)) = (&found.example, problem) {
+            found.example = Some(format!("job {id}: {problem}"));
+        }
+    }
+    let jetstream = jetstream::new(client.nats().clone());
+    let results = jetstream.get_stream("INFER_RESULTS").await?;
+    let state = &results.cached_info().state;
+    // One for each job is kept; the stream counts every one that was ever written.
+    found.duplicated = state.last_sequence - state.messages;
+    found.duplicated += messages_in(client, "INFER_DEAD").await?;
+    Ok(found)
+}
+
+/// Why the outcome is not the answer that is expected.
+fn wrong(outcome: &Outcome, expected: &[f32]) -> Option<String> {
+    if outcome.status() != Status::Ok {
+        return Some(format!("{} instead of ok", outcome.status()));
+    }
+    match probabilities(outcome) {
+        Ok(found) if found == expected => None,
+        Ok(found) => Some(format!("{found:?} instead of {expected:?}")),
+        Err(error) => Some(format!("{error:#}")),
+    }
+}
+
+fn probabilities(outcome: &Outcome) -> Result<Vec<f32>> {
+    let response: serde_json::Value =
+        serde_json::from_slice(&outcome.body).context("the answer is no JSON")?;
+    let outputs = response["outputs"].as_array().context("no outputs")?;
+    let output = outputs
+        .iter()
+        .find(|output| output["name"] == "probabilities");
+    let values = output.and_then(|output| output["data"].as_array());
+    let values = values.context("no probabilities")?.iter();
+    let values = values.map(|value| value.as_f64().map(|value| value as f32));
+    values.collect::<Option<_>>().context("no numbers")
+}
