@@ -193,6 +193,19 @@ impl Subjects {
         format!("{}.cancel.{job}", self.prefix)
     }
 
+    /// All of these, for whoever listens: `infer.cancel.*`.
+    pub fn every_cancel(&self) -> String {
+        format!("{}.cancel.*", self.prefix)
+    }
+
+    /// The job that `infer.cancel.<job>` calls off; `None` for anything else.
+    pub fn parse_cancel(&self, subject: &str) -> Option<JobId> {
+        let job = subject
+            .strip_prefix(&*self.prefix)?
+            .strip_prefix(".cancel.")?;
+        JobId::new(job).ok()
+    }
+
     /// Where the progress of a job is told: `infer.events.<job>`.
     pub fn events(&self, job: &JobId) -> String {
         format!("{}.events.{job}", self.prefix)
@@ -259,6 +272,23 @@ mod tests {
                 .parse_job(&subjects.queued_rpc(&digits(), lane))
                 .expect("our own");
             assert_eq!((rpc.lane, rpc.kind), (lane, QueueKind::Rpc));
+        }
+    }
+
+    #[test]
+    fn a_cancel_subject_names_its_job_and_nothing_else() {
+        let subjects = Subjects::new("acme.infer").expect("a good prefix");
+        let job = JobId::new("order-17").expect("a good id");
+        assert_eq!(subjects.parse_cancel(&subjects.cancel(&job)), Some(job));
+        for foreign in [
+            "acme.infer.cancel",
+            "acme.infer.cancel.",
+            "acme.infer.cancel.a.b",
+            "acme.infer.cancel.a b",
+            "acme.infer.cancelled.a",
+            "infer.cancel.a",
+        ] {
+            assert_eq!(subjects.parse_cancel(foreign), None, "{foreign}");
         }
     }
 
