@@ -83,8 +83,12 @@ pub async fn run(
                     .for_each(|slice| slice.work.fail(JobError::Stopping));
             }
         }
-        if !open && waiting.is_empty() {
-            return;
+        if !open {
+            // No executor may ever ask for these.
+            waiting.drop_abandoned();
+            if waiting.is_empty() {
+                return;
+            }
         }
         let due = (!executors.is_empty()).then(|| waiting.due_at()).flatten();
         tokio::select! {

@@ -208,6 +208,20 @@ async fn a_lone_job_leaves_when_its_wait_is_over() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_stage_ends_without_waiting_for_work_that_nobody_waits_for() {
+    let version = testing::version("a", Ok(()), double);
+    let (work_in, work_out) = mpsc::channel(1);
+    // Its only executor never has time.
+    let (_idle_in, idle) = mpsc::channel(1);
+    let stage = tokio::spawn(run(work_out, idle, limits(8, Duration::ZERO)));
+    let (work, answer) = rows(&version, &[1.0]);
+    work_in.send(work).await.expect("the stage is running");
+    drop((answer, work_in));
+    let ended = tokio::time::timeout(Duration::from_secs(60), stage).await;
+    ended.expect("in time").expect("without a panic");
+}
+
 /// Runs `work` through the stage and one real executor thread.
 async fn computed(rows: usize, work: Vec<(Arc<Work>, Answer)>) -> Vec<Result<Vec<f32>, String>> {
     let (work_in, work_out) = mpsc::channel(work.len().max(1));
