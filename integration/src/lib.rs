@@ -14,9 +14,11 @@ use inferq::{Client, Job, JobId, ModelName};
 pub mod command;
 pub mod digits;
 pub mod fixtures;
+pub mod hazards;
 pub mod lone;
 pub mod plain;
 pub mod proxy;
+pub mod scrape;
 
 /// How long a test waits for something that takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use inferq_engine::LoadLimits;
 use inferq_schemas::Limits;
 use inferq_schemas::registry::WorkerState;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admit::{self, Admission};
+use crate::app::lifecycle::{supervise, watch_signals};
 use crate::app::status::Status;
 use crate::cache::Cache;
 use crate::cancelled::Tombstones;
@@ -38,22 +38,32 @@ use crate::settle::{self, Gate, Settler};
 use crate::{batch, execute};
 
 mod connect;
+mod lifecycle;
 mod status;
 mod sweeping;
 
 type Stages = JoinSet<Result<()>>;
 
-/// Runs a worker until it is told to stop.
+/// Why a worker ended in good order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was told to stop.
+    Stopped,
+    /// Its threads are stuck in forward passes that do not return: another process has to go on.
+    WornOut,
+}
+
+/// Runs a worker until it is told to stop, or worn out.
 ///
 /// # Errors
 /// If it cannot start, or a stage ends before anyone asked it to.
-pub async fn run(config: Config, checked: Checked) -> Result<()> {
+pub async fn run(config: Config, checked: Checked) -> Result<Ending> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
     let metrics = Metrics::new();
     let Some(client) = connect::connect(&config.connection, &checked.worker_id, &stop).await?
     else {
-        return Ok(());
+        return Ok(Ending::Stopped);
     };
     let ledger = Ledger::new(client, checked.subjects.clone());
     let models = Models::new();
@@ -77,12 +87,17 @@ pub async fn run(config: Config, checked: Checked) -> Result<()> {
         models,
         metrics,
         stop: stop.clone(),
+        worn_out: CancellationToken::new(),
     };
     let (mut stages, room, background) = worker.start().await?;
-    let drained = supervise(&mut stages, stop, worker.config.lifecycle.drain_grace).await;
+    let grace = worker.config.lifecycle.drain_grace;
+    let drained = supervise(&mut stages, stop, &worker.worn_out, grace).await;
     worker.give_back(&room).await;
     background.end().await;
-    drained
+    drained.map(|()| match worker.worn_out.is_cancelled() {
+        true => Ending::WornOut,
+        false => Ending::Stopped,
+    })
 }
 
 struct Worker {
@@ -92,6 +107,8 @@ struct Worker {
     models: Models,
     metrics: Metrics,
     stop: CancellationToken,
+    /// Cancelled when another process should take the place of this one.
+    worn_out: CancellationToken,
 }
 
 /// Tasks beside the pipeline: they end after it.
@@ -187,9 +204,8 @@ impl Worker {
         };
         stages.spawn(ends(lookup::run(admitted, lookup, finished_in)));
         stages.spawn(ends(batch::run(work, idle, self.config.batch)));
-        execute::start(executors, &idle_in, &self.metrics)
+        let executors = execute::start(executors, idle_in, self.metrics.clone())
             .context("executor threads could not be started")?;
-        drop(idle_in);
         let settler = Settler {
             ledger: self.ledger.clone(),
             author,
@@ -201,6 +217,7 @@ impl Worker {
         stages.spawn(ends(settle::run(finished, settler.clone())));
 
         let mut tasks = JoinSet::new();
+        tasks.spawn(executors.watch(self.worn_out.clone(), ended.clone()));
         if self.config.lifecycle.sweeper {
             let sweeper = sweeping::sweeper(
                 self.checked.worker_id.clone(),
@@ -301,50 +318,5 @@ impl Worker {
 
 async fn ends(stage: impl Future<Output = ()>) -> Result<()> {
     stage.await;
-    Ok(())
-}
-
-/// Waits for the stop, then for the stages to finish what they hold, but not longer than `grace`.
-async fn supervise(stages: &mut Stages, stop: CancellationToken, grace: Duration) -> Result<()> {
-    let early = tokio::select! {
-        biased; // A stop that was asked for is never mistaken for a stage that failed.
-        () = stop.cancelled() => None,
-        first = stages.join_next() => first,
-    };
-    stop.cancel();
-    let rest = async {
-        while let Some(stage) = stages.join_next().await {
-            stage.context("a stage panicked")??;
-        }
-        Ok(())
-    };
-    let drained = tokio::time::timeout(grace, rest).await;
-    if let Some(stage) = early {
-        stage.context("a stage panicked")??;
-        bail!("a stage ended before anyone asked it to");
-    }
-    // What is left after the grace is handed back by the caller, so this is no failure.
-    drained.unwrap_or(Ok(()))
-}
-
-/// SIGTERM or SIGINT drains; a second one ends the process at once.
-fn watch_signals(stop: CancellationToken) -> Result<()> {
-    const STOPPED_BY_SIGNAL: i32 = 130;
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
-    tokio::spawn(async move {
-        for last in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if last {
-                warn!("stopping at once, unfinished jobs come again after ack_wait");
-                std::process::exit(STOPPED_BY_SIGNAL);
-            }
-            info!("draining; a second signal stops at once");
-            stop.cancel();
-        }
-    });
     Ok(())
 }

@@ -65,6 +65,12 @@ pub enum JobError {
     /// The device failed in a way that another attempt, perhaps elsewhere, may not.
     #[error("{0}")]
     Device(String),
+    /// Its forward pass did not return in the time that its model gives one. Another attempt may, alone
+    /// or on a machine with less to do.
+    #[error(
+        "the forward pass took longer than {0:?}; send fewer rows, or raise limits.run_timeout in the model's model.toml"
+    )]
+    Overrun(Duration),
     /// This worker is stopping.
     #[error("the worker is stopping")]
     Stopping,
@@ -133,7 +139,10 @@ pub fn disposition(error: &JobError, at: Circumstances) -> Disposition {
         JobError::Unknown(failure) => Disposition::End(Status::Error, failure.clone()),
         JobError::AnswerTooLarge { .. } => end(Status::Error, ErrorCode::TooLarge),
         JobError::Model(_) => end(Status::Error, ErrorCode::Model),
-        JobError::NewerProtocol(_) | JobError::Device(_) | JobError::Unloaded(_) => {
+        JobError::NewerProtocol(_)
+        | JobError::Device(_)
+        | JobError::Overrun(_)
+        | JobError::Unloaded(_) => {
             retry(at, backoff(at)).unwrap_or_else(|| no_retry(error, at, message.clone()))
         }
         JobError::Stopping => {
@@ -263,6 +272,25 @@ mod tests {
         assert_eq!(
             status(&disposition(&error, old)),
             Some((Status::Error, 400))
+        );
+    }
+
+    #[test]
+    fn a_forward_pass_that_did_not_return_is_tried_again() {
+        let error = JobError::Overrun(Duration::from_secs(60));
+        assert_eq!(
+            disposition(&error, at(2)),
+            Disposition::RetryAfter(FIRST_RETRY * 2)
+        );
+        assert!(error.to_string().contains("60s"), "{error}");
+        let call = Circumstances {
+            redeliverable: false,
+            ..at(1)
+        };
+        assert_eq!(
+            status(&disposition(&error, call)),
+            Some((Status::Error, 503)),
+            "whoever waits for a call is told"
         );
     }
 

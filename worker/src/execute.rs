@@ -1,16 +1,14 @@
 //! Runs batches on dedicated threads: a forward pass blocks, and must block nobody else.
 //!
 //! Each thread keeps one session per version. After an error or a panic the session is dropped, as
-//! its state may be spoilt. A failing batch is halved until the guilty rows fail alone.
+//! its state may be spoilt. A failing batch is halved until the guilty rows fail alone. A forward pass
+//! that does not return in its time is given up together with its thread (`execute/watch.rs`).
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use inferq_engine::{RunError, Session};
 use inferq_schemas::subjects::ModelName;
 use inferq_schemas::tensor::Tensor;
@@ -19,10 +17,28 @@ use tracing::{info_span, warn};
 
 use crate::batch::{Batch, Idle, Slice};
 use crate::disposition::JobError;
+use crate::execute::rows::{halves, hand_out, stack_inputs, to_wire};
+use crate::execute::runs::ThreadNumber;
+use crate::execute::watch::Board;
 use crate::metrics::{EngineFailure, Metrics};
 use crate::models::Version;
 use crate::telemetry;
-use crate::work::{Part, Rows};
+
+mod rows;
+mod runs;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+/// The executor threads, and what another one needs.
+pub struct Executors {
+    idle: mpsc::Sender<Idle>,
+    metrics: Metrics,
+    board: Arc<Board>,
+    /// Threads started so far.
+    started: ThreadNumber,
+}
 
 /// Starts `threads` executors; each ends when nobody hands out batches any more.
 ///
@@ -30,32 +46,53 @@ use crate::work::{Part, Rows};
 /// If the operating system refuses a thread.
 pub fn start(
     threads: usize,
-    idle: &mpsc::Sender<Idle>,
-    metrics: &Metrics,
-) -> std::io::Result<Vec<JoinHandle<()>>> {
-    (0..threads)
-        .map(|index| {
-            let (idle, metrics) = (idle.clone(), metrics.clone());
-            let executor = Executor {
-                sessions: HashMap::new(),
-                metrics,
-            };
-            std::thread::Builder::new()
-                .name(format!("executor-{index}"))
-                .spawn(move || executor.run(&idle))
-        })
-        .collect()
+    idle: mpsc::Sender<Idle>,
+    metrics: Metrics,
+) -> std::io::Result<Executors> {
+    let mut executors = Executors {
+        idle,
+        board: Arc::new(Board::new(metrics.clone())),
+        metrics,
+        started: 0,
+    };
+    for _ in 0..threads {
+        executors.spawn(None)?;
+    }
+    Ok(executors)
+}
+
+impl Executors {
+    /// One more thread. `last` is what its predecessor did.
+    fn spawn(&mut self, last: Option<(ModelName, Duration)>) -> std::io::Result<()> {
+        let thread = self.started;
+        self.started += 1;
+        let executor = Executor {
+            thread,
+            sessions: HashMap::new(),
+            metrics: self.metrics.clone(),
+            board: self.board.clone(),
+            given_up: false,
+        };
+        let idle = self.idle.clone();
+        std::thread::Builder::new()
+            .name(format!("executor-{thread}"))
+            .spawn(move || executor.run(&idle, last))
+            .map(drop)
+    }
 }
 
 struct Executor {
+    thread: ThreadNumber,
     sessions: HashMap<usize, (Weak<Version>, Box<dyn Session>)>,
     metrics: Metrics,
+    board: Arc<Board>,
+    /// Another thread has its place, and its rows have been answered for.
+    given_up: bool,
 }
 
 impl Executor {
-    fn run(mut self, idle: &mpsc::Sender<Idle>) {
-        let mut last: Option<(ModelName, Duration)> = None;
-        loop {
+    fn run(mut self, idle: &mpsc::Sender<Idle>, mut last: Option<(ModelName, Duration)>) {
+        while !self.given_up {
             let (slot, batch) = oneshot::channel();
             if idle
                 .blocking_send(Idle {
@@ -76,9 +113,8 @@ impl Executor {
                 warn!(model = %batch.version.model, version = batch.version.number, message, "a batch panicked outside of its model");
                 self.metrics.engine_failure(EngineFailure::Panic);
                 self.sessions.clear();
-                let failed = Failed::Panic(message);
                 for slice in &batch.slices {
-                    slice.work.fail(failed.to_job_error());
+                    slice.work.fail(panicked(&message));
                 }
             }
             last = Some((batch.version.model.clone(), started.elapsed()));
@@ -99,23 +135,28 @@ impl Executor {
             );
         }
         self.run_slices(&batch.version, &batch.slices);
-        self.metrics.batch(
-            &batch.version.model,
-            batch.rows(),
-            started.elapsed(),
-            batch.close,
-        );
+        if !self.given_up {
+            self.metrics.batch(
+                &batch.version.model,
+                batch.rows(),
+                started.elapsed(),
+                batch.close,
+            );
+        }
     }
 
     /// Runs `slices` together; if that fails, each half by itself.
     fn run_slices(&mut self, version: &Arc<Version>, slices: &[Slice]) {
         let started = Instant::now();
         match self.forward(version, slices) {
-            Ok((outputs, device)) => hand_out(slices, &outputs, started, &device),
+            Ok(Some((outputs, device))) => hand_out(slices, &outputs, started, &device),
+            Ok(None) => self.given_up = true,
             Err(error) => match halves(slices) {
                 Some((first, second)) if error.is_permanent() => {
                     self.run_slices(version, &first);
-                    self.run_slices(version, &second);
+                    if !self.given_up {
+                        self.run_slices(version, &second);
+                    }
                 }
                 _ => {
                     for slice in slices {
@@ -126,15 +167,21 @@ impl Executor {
         }
     }
 
-    /// The outputs of all rows, and the numeric class of the run.
+    /// `None` if the rows have been answered for meanwhile.
     fn forward(
         &mut self,
         version: &Arc<Version>,
         slices: &[Slice],
-    ) -> Result<(Vec<Tensor>, Arc<str>), Failed> {
-        let inputs = stack_inputs(version, slices)?;
+    ) -> Result<Option<Outputs>, Failed> {
+        let inputs = stack_inputs(version, slices).map_err(Failed::Run)?;
+        let (thread, board) = (self.thread, self.board.clone());
         let session = self.session(version)?;
+        board.begin(thread, version, slices);
         let outcome = catch_unwind(AssertUnwindSafe(|| session.run(inputs)));
+        if !board.end(thread) {
+            warn!(model = %version.model, version = version.number, "a forward pass came back after its time was over, its result is dropped");
+            return Ok(None);
+        }
         let outputs = match outcome {
             Ok(Ok(outputs)) => outputs,
             Ok(Err(error)) => {
@@ -161,7 +208,7 @@ impl Executor {
             .zip(&outputs)
             .map(|(spec, output)| to_wire(spec, output))
             .collect();
-        Ok((outputs, device))
+        Ok(Some((outputs, device)))
     }
 
     fn session(&mut self, version: &Arc<Version>) -> Result<&mut Box<dyn Session>, Failed> {
@@ -183,6 +230,9 @@ impl Executor {
     }
 }
 
+/// Those of all rows, and the numeric class of the run.
+type Outputs = (Vec<Tensor>, Arc<str>);
+
 /// Why a forward pass gave no outputs.
 enum Failed {
     Run(RunError),
@@ -203,150 +253,17 @@ impl Failed {
             Failed::Run(error @ RunError::Input(_)) => JobError::Input(error.to_string()),
             Failed::Run(error @ RunError::Model(_)) => JobError::Model(error.to_string()),
             Failed::Run(error @ RunError::Device(_)) => JobError::Device(error.to_string()),
-            Failed::Panic(message) => {
-                JobError::Model(format!("the model panicked on this input: {message}"))
-            }
+            Failed::Panic(message) => panicked(message),
         }
     }
+}
+
+fn panicked(message: &str) -> JobError {
+    JobError::Model(format!("the model panicked on this input: {message}"))
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned())
-}
-
-/// Copies each row once, into the tensors that the model reads.
-fn stack_inputs(version: &Version, slices: &[Slice]) -> Result<Vec<inferq_engine::Tensor>, Failed> {
-    let stack = |input: usize| {
-        let first = slices.first().map(|slice| &slice.work.inputs[input]);
-        let mut shape = first.map(|tensor| tensor.shape.clone()).unwrap_or_default();
-        let rows: Vec<Vec<Bytes>> = slices
-            .iter()
-            .map(|slice| match &slice.work.rows {
-                Rows::Whole => vec![slice.work.inputs[input].data.clone()],
-                Rows::Some(indices) => {
-                    chosen(&slice.work.inputs[input], &indices[slice.units.clone()])
-                }
-            })
-            .collect();
-        let batched = slices.iter().all(|slice| slice.work.rows != Rows::Whole);
-        if let (true, Some(first)) = (batched, shape.first_mut()) {
-            *first = slices.iter().map(|slice| slice.units.len()).sum();
-        }
-        let parts: Vec<&[u8]> = rows.iter().flatten().map(|row| &row[..]).collect();
-        inferq_engine::Tensor::stack(version.engine.inputs()[input].element, &shape, &parts)
-    };
-    let stacked: Result<Vec<_>, _> = (0..version.inputs.len()).map(stack).collect();
-    stacked.map_err(|error| Failed::Run(RunError::Input(error.into())))
-}
-
-/// The rows `indices` of `tensor`; all of them in order is the data itself.
-fn chosen(tensor: &Tensor, indices: &[usize]) -> Vec<Bytes> {
-    let all_in_order = indices.len() == tensor.rows()
-        && indices
-            .iter()
-            .enumerate()
-            .all(|(place, index)| place == *index);
-    if all_in_order {
-        return vec![tensor.data.clone()];
-    }
-    let rows = tensor.split_rows();
-    indices
-        .iter()
-        .filter_map(|index| rows.get(*index).cloned())
-        .collect()
-}
-
-fn to_wire(spec: &inferq_schemas::tensor::TensorSpec, output: &inferq_engine::Tensor) -> Tensor {
-    let data = match output.bytes() {
-        Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-        Cow::Owned(bytes) => Bytes::from(bytes),
-    };
-    Tensor {
-        name: spec.name.clone(),
-        datatype: spec.datatype,
-        shape: output.shape().to_vec(),
-        data,
-    }
-}
-
-/// Gives every work its part of `outputs`.
-fn hand_out(slices: &[Slice], outputs: &[Tensor], started: Instant, device: &Arc<str>) {
-    let compute = started.elapsed();
-    let batch_rows = slices
-        .iter()
-        .map(|slice| slice.work.row_count(&slice.units))
-        .sum();
-    let part = |outputs| Part {
-        outputs,
-        compute,
-        batch_rows,
-        started,
-        device: Arc::clone(device),
-    };
-    if let [only] = slices {
-        only.work
-            .deliver(only.units.start, only.units.len(), part(outputs.to_vec()));
-        return;
-    }
-    let mut rest: Vec<std::vec::IntoIter<Bytes>> = outputs
-        .iter()
-        .map(|output| output.split_rows().into_iter())
-        .collect();
-    let mut cursors = vec![0; outputs.len()];
-    for slice in slices {
-        let units = slice.units.len();
-        let pieces =
-            outputs
-                .iter()
-                .zip(&mut rest)
-                .zip(&mut cursors)
-                .map(|((output, rest), cursor)| {
-                    // Rows follow each other in the data, so a run of them is one slice of it.
-                    let bytes: usize = rest.by_ref().take(units).map(|row| row.len()).sum();
-                    let data = output.data.slice(*cursor..*cursor + bytes);
-                    *cursor += bytes;
-                    let mut shape = output.shape.clone();
-                    if let Some(first) = shape.first_mut() {
-                        *first = units;
-                    }
-                    Tensor {
-                        name: output.name.clone(),
-                        datatype: output.datatype,
-                        shape,
-                        data,
-                    }
-                });
-        slice
-            .work
-            .deliver(slice.units.start, units, part(pieces.collect()));
-    }
-}
-
-/// Two halves of `slices` by units, or `None` if there is only one.
-fn halves(slices: &[Slice]) -> Option<(Vec<Slice>, Vec<Slice>)> {
-    let units: usize = slices.iter().map(|slice| slice.units.len()).sum();
-    if units < 2 {
-        return None;
-    }
-    let (mut first, mut second, mut left) = (Vec::new(), Vec::new(), units / 2);
-    for slice in slices {
-        let here = slice.units.len().min(left);
-        left -= here;
-        let cut = slice.units.start + here;
-        if here > 0 {
-            first.push(Slice {
-                work: slice.work.clone(),
-                units: slice.units.start..cut,
-            });
-        }
-        if cut < slice.units.end {
-            second.push(Slice {
-                work: slice.work.clone(),
-                units: cut..slice.units.end,
-            });
-        }
-    }
-    Some((first, second))
 }

@@ -3,8 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use inferq_worker::app::Ending;
 use inferq_worker::config::{Command, Config};
 use inferq_worker::{app, check, telemetry};
+
+/// `EX_SOFTWARE` of sysexits.h: start me again. systemd, containers and `restart: on-failure` do.
+const WORN_OUT: u8 = 70;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -15,7 +19,8 @@ fn main() -> ExitCode {
         return check::run(args, &config.gpu);
     }
     match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ending::Stopped) => ExitCode::SUCCESS,
+        Ok(Ending::WornOut) => ExitCode::from(WORN_OUT),
         Err(error) => {
             eprintln!("inferq-worker: {error:#}");
             ExitCode::FAILURE
@@ -24,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config) -> anyhow::Result<Ending> {
     let checked = config.validate()?;
     let telemetry = telemetry::start(&config.telemetry, &checked.worker_id)?;
     let result = app::run(config, checked).await;

@@ -47,6 +47,7 @@ struct Instruments {
     model_bytes: Gauge<1>,
     model_load_failures: Counter<1>,
     engine_failures: Counter<1>,
+    stuck_threads: Gauge<0>,
     gpu_fallbacks: Counter<1>,
     swept: Counter<1>,
 }
@@ -136,6 +137,11 @@ impl Metrics {
             "Versions that did not load, by model",
         );
         let engine_failures = declare.counter("engine_failures", "Failed forward passes, by kind");
+        let stuck_threads = declare.gauge(
+            "stuck_threads",
+            "Executor threads whose forward pass has passed its time and not come back",
+            None,
+        );
         let gpu_fallbacks = declare.counter(
             "gpu_fallbacks",
             "Dense parts of forward passes that a card gave no result for and the CPU computed",
@@ -166,6 +172,7 @@ impl Metrics {
             model_bytes,
             model_load_failures,
             engine_failures,
+            stuck_threads,
             gpu_fallbacks,
             swept,
         }))
@@ -303,6 +310,13 @@ impl Metrics {
         self.0
             .engine_failures
             .add([("kind", Value::Word(kind.as_str()))], 1);
+    }
+
+    /// So many executor threads are stuck.
+    pub fn stuck_threads(&self, threads: usize) {
+        self.0
+            .stuck_threads
+            .set([], i64::try_from(threads).unwrap_or(i64::MAX));
     }
 
     /// A card gave no result for some dense parts of a forward pass.

@@ -1,6 +1,7 @@
 //! Versions with a model that is no model, for tests of single stages.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use inferq_engine::{BatchProof, Element, Model, RunError, Session, Tensor, TensorSpec};
 use inferq_schemas::identity::Digest;
@@ -94,6 +95,13 @@ pub(crate) fn version(
         batching,
         cacheable: true,
     })
+}
+
+/// `version`, whose forward passes may take this long.
+pub(crate) fn impatient(mut version: Arc<Version>, run_timeout: Duration) -> Arc<Version> {
+    let own = Arc::get_mut(&mut version).expect("nobody else has it yet");
+    own.settings.limits.run_timeout = run_timeout;
+    version
 }
 
 /// The input `x` with these rows.

@@ -226,8 +226,7 @@ async fn the_stage_ends_without_waiting_for_work_that_nobody_waits_for() {
 async fn computed(rows: usize, work: Vec<(Arc<Work>, Answer)>) -> Vec<Result<Vec<f32>, String>> {
     let (work_in, work_out) = mpsc::channel(work.len().max(1));
     let (idle_in, idle) = mpsc::channel(1);
-    execute::start(1, &idle_in, &Metrics::new()).expect("a thread");
-    drop(idle_in);
+    execute::start(1, idle_in, Metrics::new()).expect("a thread");
     let stage = tokio::spawn(run(work_out, idle, limits(rows, Duration::ZERO)));
     let mut answers = Vec::new();
     for (work, answer) in work {

@@ -115,6 +115,8 @@ words! {
         Error = "error",
         /// It panicked, and the panic was caught.
         Panic = "panic",
+        /// It did not return in time; its thread was replaced.
+        Timeout = "timeout",
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Every metric of the exposition with the kind that `# TYPE` gives and its unit, if any.
-const DECLARED: [(&str, &str, Option<&str>); 24] = [
+const DECLARED: [(&str, &str, Option<&str>); 25] = [
     ("inferq_jobs", "counter", None),
     ("inferq_queue_seconds", "histogram", Some("seconds")),
     ("inferq_batch_seconds", "histogram", Some("seconds")),
@@ -27,6 +27,7 @@ const DECLARED: [(&str, &str, Option<&str>); 24] = [
     ("inferq_model_bytes", "gauge", Some("bytes")),
     ("inferq_model_load_failures", "counter", None),
     ("inferq_engine_failures", "counter", None),
+    ("inferq_stuck_threads", "gauge", None),
     ("inferq_swept", "counter", None),
 ];
 
@@ -56,6 +57,7 @@ fn used() -> Metrics {
     metrics.model_loaded(&model, 2, 4_096);
     metrics.model_load_failed(&model);
     metrics.engine_failure(EngineFailure::Panic);
+    metrics.stuck_threads(1);
     metrics.swept(SweepReason::TooOld);
     metrics
 }

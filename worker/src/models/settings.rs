@@ -24,6 +24,8 @@ pub struct ModelSettings {
     pub cache: CacheSettings,
     /// How it is computed.
     pub engine: EngineSettings,
+    /// How far a run may go.
+    pub limits: LimitSettings,
 }
 
 /// `[inputs.<name>]`
@@ -86,6 +88,22 @@ pub struct EngineSettings {
     pub deterministic: bool,
 }
 
+/// `[limits]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// Longest a forward pass may take, `10ms` to `1h`. Default `60s`. What takes longer is given up and
+    /// tried again, and costs its thread: choose several times what the largest batch needs.
+    pub run_timeout: Duration,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            run_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
 /// Who may be answered with whose cached answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheScopeSetting {
@@ -125,7 +143,7 @@ impl ModelSettings {
     }
 
     fn apply(&mut self, root: &mut Reader<'_>) {
-        root.only(&["inputs", "batching", "cache", "engine"]);
+        root.only(&["inputs", "batching", "cache", "engine", "limits"]);
         root.table("inputs", |inputs| {
             for name in inputs.keys() {
                 let input = self.inputs.entry(name.clone()).or_default();
@@ -164,6 +182,14 @@ impl ModelSettings {
             ];
             table.choice("weights", &weights, &mut self.engine.weights);
             table.flag("deterministic", &mut self.engine.deterministic);
+        });
+        root.table("limits", |table| {
+            table.only(&["run_timeout"]);
+            table.duration(
+                "run_timeout",
+                Duration::from_millis(10)..=Duration::from_secs(3_600),
+                &mut self.limits.run_timeout,
+            );
         });
     }
 
@@ -233,7 +259,7 @@ mod tests {
     #[test]
     fn a_version_overrides_the_defaults_key_by_key() {
         let defaults = "[cache]\nttl = \"5m\"\nscope = \"global\"\n[inputs.x]\ncolumns = [\"a\"]";
-        let own = "[cache]\nttl = \"10s\"\nparameters = [\"top\"]\n[batching]\ntrust = true";
+        let own = "[cache]\nttl = \"10s\"\nparameters = [\"top\"]\n[batching]\ntrust = true\n[limits]\nrun_timeout = \"5s\"";
         let settings = ModelSettings::read(&[("m/model.toml", defaults), ("m/1/model.toml", own)])
             .expect("good");
         assert_eq!(settings.cache.ttl, Duration::from_secs(10));
@@ -241,12 +267,13 @@ mod tests {
         assert_eq!(settings.cache.parameters, ["top"]);
         assert_eq!(settings.inputs["x"].columns, ["a"]);
         assert!(settings.batching.enabled && settings.batching.trust);
+        assert_eq!(settings.limits.run_timeout, Duration::from_secs(5));
     }
 
     #[test]
     fn all_mistakes_are_told_at_once_with_the_nearest_known_key() {
         let message = mistakes(
-            "bathcing = 1\n[batching]\nenable = false\ntrust = \"yes\"\n[cache]\nttl = \"0s\"\nscope = \"all\"\nparameters = [1]\n\
+            "bathcing = 1\n[batching]\nenable = false\ntrust = \"yes\"\n[cache]\nttl = \"0s\"\nscope = \"all\"\nparameters = [1]\n[limits]\nrun_timeout = 60\n\
              [engine]\nweights = \"f8\"\n\
              [inputs.x]\ncolumms = []\n",
         );
@@ -258,6 +285,7 @@ mod tests {
             "model.toml: cache.scope: write \"tenant\" or \"global\"",
             "model.toml: cache.parameters: write a list of texts",
             "model.toml: engine.weights: write \"f32\" or \"f16\" or \"int8\"",
+            "model.toml: limits.run_timeout: write a time from \"10ms\" to \"1h\"",
             "model.toml: inputs.x.columms: unknown, did you mean `columns`?",
         ] {
             assert!(message.contains(part), "{part:?} is missing in:\n{message}");

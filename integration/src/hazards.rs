@@ -1,0 +1,61 @@
+//! Models that harm the worker that runs them, and only if a job asks for it: `spin` keeps a thread
+//! busy for as long as one likes, `stretch` makes the operating system end the process.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use inferq::Job;
+
+use crate::job;
+
+/// Steps of `spin` that take a core many minutes.
+const FOR_EVER: u32 = 16_000_000;
+/// Length at which `stretch` asks for more memory than a process can address.
+const DEADLY: u32 = 20_000_000;
+
+/// Puts both models into `folder`, each as version 1. A forward pass of `spin` may take `run_timeout`.
+///
+/// # Errors
+/// If they cannot be copied.
+pub fn add(folder: &Path, run_timeout: Duration) -> Result<()> {
+    let hazards = Path::new(env!("CARGO_MANIFEST_DIR")).join("hazards");
+    for model in ["spin", "stretch"] {
+        let version = folder.join(model).join("1");
+        fs::create_dir_all(&version)?;
+        let source = hazards.join(model).with_extension("onnx");
+        fs::copy(&source, version.join("model.onnx"))
+            .with_context(|| format!("{} cannot be copied", source.display()))?;
+    }
+    let limits = format!(
+        "[limits]\nrun_timeout = \"{}ms\"\n",
+        run_timeout.as_millis()
+    );
+    Ok(fs::write(folder.join("spin/model.toml"), limits)?)
+}
+
+/// A job of `spin` with so many steps, each some microseconds long.
+pub fn spin(steps: u32) -> Job {
+    counted("spin", steps)
+}
+
+/// A job whose forward pass does not return while a test lasts.
+pub fn endless() -> Job {
+    spin(FOR_EVER)
+}
+
+/// A job of `stretch` that is answered like any other.
+pub fn harmless() -> Job {
+    counted("stretch", 1)
+}
+
+/// A job that ends every process that runs it (SIGABRT).
+pub fn deadly() -> Job {
+    counted("stretch", DEADLY)
+}
+
+fn counted(model: &str, n: u32) -> Job {
+    let input = serde_json::json!({ "name": "n", "datatype": "FP32", "shape": [1], "data": [n] });
+    job(model, serde_json::json!({ "inputs": [input] }).to_string()).no_cache()
+}

@@ -1,0 +1,104 @@
+//! Forward passes that do not return: the guilty job gets an outcome, and nobody else loses anything.
+//! The model is real, see `integration/hazards`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::{StreamExt, TryStreamExt, stream};
+use inferq::stack::{Stack, StackOptions};
+use inferq::{Client, Job, JobId, Status};
+use inferq_integration::scrape::wait_for_metric;
+use inferq_integration::{
+    PATIENCE, digits, fixtures, hazards, messages_in, start, submit_all, uncached, wait_until_empty,
+};
+
+/// Longest all deliveries of one job take, crashes and restarts between them included.
+const ENDURANCE: Duration = Duration::from_secs(240);
+
+async fn hazardous_stack(folder: &std::path::Path, workers: usize) -> Result<Stack> {
+    fixtures::add_digits(folder, "digits")?;
+    hazards::add(folder, Duration::from_millis(500))?;
+    start(StackOptions {
+        workers,
+        worker_args: ["--executors", "1"].map(str::to_owned).to_vec(),
+        ..StackOptions::new(folder)
+    })
+    .await
+}
+
+fn innocent(count: usize) -> Result<Vec<Job>> {
+    let images = digits::held_out()?;
+    Ok(images.iter().cycle().take(count).map(uncached).collect())
+}
+
+async fn all_ok(client: &Client, jobs: &[JobId]) -> Result<()> {
+    let statuses: Vec<(JobId, Status)> = stream::iter(jobs)
+        .map(|id| async move {
+            let outcome = client.result(id, ENDURANCE).await;
+            let outcome = outcome.with_context(|| format!("job {id}"))?;
+            anyhow::Ok((id.clone(), outcome.status()))
+        })
+        .buffered(64)
+        .try_collect()
+        .await?;
+    for (id, status) in statuses {
+        assert_eq!(status, Status::Ok, "{id}");
+    }
+    Ok(())
+}
+
+/// Every job has one outcome, and one of them has a dead letter.
+async fn one_died(client: &Client, guilty: &JobId, jobs: usize) -> Result<()> {
+    let outcome = client.result(guilty, ENDURANCE).await?;
+    assert_eq!(outcome.status(), Status::Dead, "{}", outcome.text());
+    wait_until_empty(client, "INFER_JOBS").await?;
+    assert_eq!(messages_in(client, "INFER_DEAD").await?, 1);
+    let jetstream = async_nats::jetstream::new(client.nats().clone());
+    let results = jetstream.get_stream("INFER_RESULTS").await?;
+    let state = &results.cached_info().state;
+    assert_eq!(
+        (state.messages, state.last_sequence),
+        (jobs as u64, jobs as u64),
+        "one outcome each, none written twice"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forward_pass_that_does_not_return_ends_as_dead_and_the_worker_goes_on() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let stack = hazardous_stack(folder.path(), 1).await?;
+    let client = stack.client();
+    let before = submit_all(client, innocent(100)?).await?;
+    let guilty = client.submit(hazards::endless().max_attempts(1)).await?.id;
+    let after = submit_all(client, innocent(100)?).await?;
+    all_ok(client, &before).await?;
+    all_ok(client, &after).await?;
+    one_died(client, &guilty, 201).await?;
+    let failures = r#"inferq_engine_failures_total{kind="timeout"}"#;
+    wait_for_metric(client, "worker-1", failures, 1.0).await?;
+    wait_for_metric(client, "worker-1", "inferq_stuck_threads", 1.0).await?;
+    let worker = stack.worker(0).context("one was started")?;
+    assert!(worker.is_running());
+    Ok(stack.stop().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_two_stuck_threads_drains_and_exits_70_and_no_other_job_is_lost() -> Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let stack = hazardous_stack(folder.path(), 1).await?;
+    let client = stack.client();
+    let worker = stack.worker(0).context("one was started")?;
+    let guilty = client.submit(hazards::endless().max_attempts(2)).await?.id;
+    let others = submit_all(client, innocent(200)?).await?;
+    let status = worker.wait(PATIENCE).await.context("it runs on")?;
+    assert_eq!(status.code(), Some(70), "{}", worker.last_lines());
+    assert!(worker.last_lines().contains("run_timeout"));
+    let records = client.workers().await?;
+    assert!(records.is_empty(), "it has left: {records:?}");
+    stack.restart_worker(0).await?;
+    all_ok(client, &others).await?;
+    one_died(client, &guilty, 201).await?;
+    Ok(stack.stop().await?)
+}

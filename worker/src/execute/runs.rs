@@ -1,0 +1,113 @@
+//! Which thread runs what, and until when: the part of the watch that needs no thread and no clock.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+/// One executor thread.
+pub(super) type ThreadNumber = usize;
+
+/// What runs now, each with the end of its time.
+#[derive(Debug)]
+pub(super) struct Runs<W> {
+    running: HashMap<ThreadNumber, (Instant, W)>,
+    /// Threads whose time was over and that have not come back.
+    stuck: HashSet<ThreadNumber>,
+    /// When the watch looks again.
+    wakes: Option<Instant>,
+}
+
+impl<W> Runs<W> {
+    pub(super) fn new() -> Self {
+        Self {
+            running: HashMap::new(),
+            stuck: HashSet::new(),
+            wakes: None,
+        }
+    }
+
+    /// `thread` runs `what`, until `end` at most. True if the watch has to be woken: it would look too
+    /// late. Runs of one limit follow each other, so that is rare.
+    pub(super) fn begin(&mut self, thread: ThreadNumber, end: Instant, what: W) -> bool {
+        self.running.insert(thread, (end, what));
+        self.wakes.is_none_or(|wakes| end < wakes)
+    }
+
+    /// `thread` has come back. False if its time was over by then: its rows have been answered for,
+    /// and so has its place.
+    pub(super) fn end(&mut self, thread: ThreadNumber) -> bool {
+        !self.stuck.remove(&thread) && self.running.remove(&thread).is_some()
+    }
+
+    /// Takes out what should have come back by `now`; its threads count as stuck.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<W> {
+        let over = self.running.iter().filter(|(_, (end, _))| *end <= now);
+        let threads: Vec<ThreadNumber> = over.map(|(thread, _)| *thread).collect();
+        self.stuck.extend(&threads);
+        let taken = threads
+            .iter()
+            .filter_map(|thread| self.running.remove(thread));
+        taken.map(|(_, what)| what).collect()
+    }
+
+    /// When to look next; the watch does so then.
+    pub(super) fn next_look(&mut self) -> Option<Instant> {
+        self.wakes = self.running.values().map(|(end, _)| *end).min();
+        self.wakes
+    }
+
+    /// Threads that are stuck.
+    pub(super) fn stuck(&self) -> usize {
+        self.stuck.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn runs() -> (Runs<&'static str>, impl Fn(u64) -> Instant) {
+        let start = Instant::now();
+        (Runs::new(), move |seconds| {
+            start + Duration::from_secs(seconds)
+        })
+    }
+
+    #[test]
+    fn a_run_that_comes_back_in_time_is_never_overdue() {
+        let (mut runs, at) = runs();
+        runs.begin(0, at(60), "a");
+        assert!(runs.overdue(at(59)).is_empty());
+        assert!(runs.end(0));
+        assert!(runs.overdue(at(61)).is_empty());
+        assert_eq!(runs.stuck(), 0);
+    }
+
+    #[test]
+    fn an_overdue_run_is_taken_once_and_its_late_end_counts_no_more() {
+        let (mut runs, at) = runs();
+        runs.begin(0, at(60), "stuck");
+        runs.begin(1, at(70), "slow");
+        assert_eq!(runs.overdue(at(60)), ["stuck"]);
+        assert!(runs.overdue(at(61)).is_empty());
+        assert_eq!(runs.stuck(), 1);
+        assert!(!runs.end(0), "its result is to be dropped");
+        assert_eq!(runs.stuck(), 0, "a thread that came back burns nothing");
+        assert!(runs.end(1));
+    }
+
+    #[test]
+    fn the_watch_is_woken_only_for_what_it_would_see_too_late() {
+        let (mut runs, at) = runs();
+        assert!(runs.begin(0, at(60), "first"), "it sleeps without an end");
+        assert_eq!(runs.next_look(), Some(at(60)));
+        assert!(!runs.begin(1, at(61), "later"));
+        assert!(runs.end(0));
+        assert!(
+            !runs.begin(0, at(62), "next"),
+            "it looks at 60 all the same"
+        );
+        assert!(runs.begin(2, at(10), "of a model with a shorter limit"));
+        assert_eq!(runs.next_look(), Some(at(10)));
+    }
+}
