@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use async_nats::jetstream::consumer::{FromConsumer, pull};
 use futures::StreamExt;
 use inferq::stack::{Stack, StackOptions};
 use inferq_integration::lone::LoneWorker;
 use inferq_integration::proxy::{Proxy, Side};
 use inferq_integration::{
-    PATIENCE, digits, messages_in, models_folder, plain, start, wait_until_empty,
+    PATIENCE, digits, messages_in, models_folder, plain, redeliver_after, start, wait_until_empty,
 };
 
 /// A stack without workers, whose jobs come again after two seconds instead of thirty.
@@ -19,17 +18,7 @@ async fn impatient_stack() -> Result<Stack> {
         ..StackOptions::new(models_folder())
     })
     .await?;
-    let jetstream = async_nats::jetstream::new(stack.client().nats().clone());
-    let stream = jetstream.get_stream("INFER_JOBS").await?;
-    let info = stream.consumer_info("digits__normal").await?;
-    let config = pull::Config::try_from_consumer_config(info.config)
-        .map_err(|error| anyhow::anyhow!(error))?;
-    stream
-        .create_consumer(pull::Config {
-            ack_wait: Duration::from_secs(2),
-            ..config
-        })
-        .await?;
+    redeliver_after(stack.client(), "digits", Duration::from_secs(2)).await?;
     Ok(stack)
 }
 

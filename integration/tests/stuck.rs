@@ -1,15 +1,18 @@
-//! Forward passes that do not return: the guilty job gets an outcome, and nobody else loses anything.
-//! The model is real, see `integration/hazards`.
+//! Forward passes that do not return, and one that ends every process that tries it: the guilty job
+//! gets an outcome, and nobody else loses anything. The models are real, see `integration/hazards`.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use async_nats::jetstream::{AckKind, consumer::PullConsumer};
 use futures::{StreamExt, TryStreamExt, stream};
 use inferq::stack::{Stack, StackOptions};
-use inferq::{Client, Job, JobId, Status};
+use inferq::{Client, Job, JobId, Lane, Status};
 use inferq_integration::scrape::wait_for_metric;
 use inferq_integration::{
-    PATIENCE, digits, fixtures, hazards, messages_in, start, submit_all, uncached, wait_until_empty,
+    PATIENCE, digits, fixtures, hazards, messages_in, redeliver_after, start, submit_all, uncached,
+    wait_until_empty,
 };
 
 /// Longest all deliveries of one job take, crashes and restarts between them included.
@@ -64,6 +67,31 @@ async fn one_died(client: &Client, guilty: &JobId, jobs: usize) -> Result<()> {
     Ok(())
 }
 
+/// Starts workers again whenever they end, as any supervisor would; counts how often.
+async fn supervise(stack: &Stack, ended: &AtomicUsize) -> Result<()> {
+    loop {
+        for (index, worker) in stack.workers().iter().enumerate() {
+            if worker.exited().is_some() {
+                ended.fetch_add(1, Ordering::SeqCst);
+                stack.restart_worker(index).await?;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Runs `test` beside a supervisor.
+async fn supervised(
+    stack: &Stack,
+    ended: &AtomicUsize,
+    test: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    tokio::select! {
+        supervisor = supervise(stack, ended) => supervisor,
+        tested = test => tested,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forward_pass_that_does_not_return_ends_as_dead_and_the_worker_goes_on() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -100,5 +128,87 @@ async fn a_worker_with_two_stuck_threads_drains_and_exits_70_and_no_other_job_is
     stack.restart_worker(0).await?;
     all_ok(client, &others).await?;
     one_died(client, &guilty, 201).await?;
+    Ok(stack.stop().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_jobs_the_one_that_ends_its_process_is_dead_and_all_others_are_ok() -> Result<()> {
+    const DELIVERIES: u32 = 6;
+    let folder = tempfile::tempdir()?;
+    let stack = hazardous_stack(folder.path(), 0).await?;
+    let client = stack.client();
+    for model in ["digits", "stretch"] {
+        redeliver_after(client, model, Duration::from_secs(3)).await?;
+    }
+    // It is first in the queue, and at its next delivery too: whoever takes it takes others beside it,
+    // which have fewer deliveries than it takes to be rid of it.
+    let guilty = hazards::deadly().max_attempts(DELIVERIES);
+    let guilty = client.submit(guilty).await?.id;
+    let beside = (0..60).map(|_| hazards::harmless().max_attempts(DELIVERIES - 1));
+    let mut others = submit_all(client, beside.collect()).await?;
+    others.extend(submit_all(client, innocent(400)?).await?);
+    stack.start_worker().await?;
+    let first = stack.worker(0).context("it was started")?;
+    first.wait(PATIENCE).await.context("it still runs")?;
+    stack.start_worker().await?;
+    let ended = AtomicUsize::new(0);
+    let test = async {
+        all_ok(client, &others).await?;
+        one_died(client, &guilty, others.len() + 1).await
+    };
+    supervised(&stack, &ended, test).await?;
+    let ended = ended.load(Ordering::SeqCst);
+    assert!(ended >= 3, "it was tried again, and alone: {ended}");
+    Ok(stack.stop().await?)
+}
+
+/// Takes the next job of a lane and gives it back at once, as a worker that ended would have.
+async fn deliver_in_vain(client: &Client, lane: Lane) -> Result<()> {
+    let stream = if lane == Lane::Low {
+        "INFER_BULK"
+    } else {
+        "INFER_JOBS"
+    };
+    let jetstream = async_nats::jetstream::new(client.nats().clone());
+    let consumer: PullConsumer = jetstream
+        .get_consumer_from_stream(format!("digits__{lane}"), stream)
+        .await?;
+    let next = consumer.batch().max_messages(1).expires(PATIENCE);
+    let mut messages = next.messages().await?;
+    let message = messages.next().await.context("no delivery")?;
+    let message = message.map_err(|error| anyhow::anyhow!(error))?;
+    let given_back = message.ack_with(AckKind::Nak(None)).await;
+    given_back.map_err(|error| anyhow::anyhow!(error))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspects_of_three_lanes_run_one_by_one_and_cost_each_other_few_deliveries() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let stack = hazardous_stack(folder.path(), 0).await?;
+    let client = stack.client();
+    let mut ids = Vec::new();
+    for lane in Lane::ALL {
+        let innocent = uncached(&digits::held_out()?[0]).lane(lane);
+        ids.push(client.submit(innocent).await?.id);
+        for _ in 0..4 {
+            deliver_in_vain(client, lane).await?;
+        }
+    }
+    stack.start_worker().await?;
+    all_ok(client, &ids).await?;
+    let mut attempts = Vec::new();
+    for id in &ids {
+        let outcome = client.result(id, PATIENCE).await?;
+        attempts.push(outcome.headers.attempt);
+    }
+    attempts.sort_unstable();
+    // Whether they arrive together, and two are given back, is up to the server; 2.9.10 may also begin
+    // to count anew when it picks a message for a worker that has just left its inbox.
+    let suspects = attempts.iter().filter(|attempt| **attempt >= 3).count();
+    assert!(suspects >= 1 && attempts[2] <= 7, "{attempts:?}");
+    let alone = r#"inferq_suspects_total{model="digits"}"#;
+    wait_for_metric(client, "worker-1", alone, suspects as f64).await?;
+    wait_until_empty(client, "INFER_BULK").await?;
+    wait_until_empty(client, "INFER_JOBS").await?;
     Ok(stack.stop().await?)
 }

@@ -38,6 +38,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Held {
     next: u64,
+    /// While a suspect is here nothing else comes in.
+    shut: bool,
     jobs: usize,
     bytes: usize,
     by_model: HashMap<ModelName, usize>,
@@ -77,12 +79,28 @@ impl Room {
         self.shared.limits
     }
 
-    /// Deliveries it can take now.
+    /// Deliveries it can take now; none while it is shut.
     pub fn free_jobs(&self) -> usize {
-        self.shared
-            .limits
-            .jobs
-            .saturating_sub(self.shared.lock().jobs)
+        let held = self.shared.lock();
+        if held.shut {
+            return 0;
+        }
+        self.shared.limits.jobs.saturating_sub(held.jobs)
+    }
+
+    /// Deliveries it holds.
+    pub fn held_jobs(&self) -> usize {
+        self.shared.lock().jobs
+    }
+
+    /// Takes nothing in until it is opened again. What is inside stays, and what has arrived may enter.
+    pub fn shut(&self) {
+        self.shared.lock().shut = true;
+    }
+
+    /// Takes in what there is room for.
+    pub fn open(&self) {
+        self.shared.lock().shut = false;
     }
 
     /// Bytes it can take now.
@@ -245,6 +263,16 @@ mod tests {
         let room = room();
         let _holds: Vec<Hold> = (0..3).map(|_| room.enter(&model(), 60, None)).collect();
         assert_eq!((room.free_jobs(), room.free_bytes()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shut_room_keeps_what_it_holds_and_offers_nothing() {
+        let room = room();
+        let _hold = room.enter(&model(), 60, None);
+        room.shut();
+        assert_eq!((room.free_jobs(), room.held_jobs()), (0, 1));
+        room.open();
+        assert_eq!(room.free_jobs(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -36,6 +36,7 @@ struct Instruments {
     cache_shared: Counter<0>,
     cache_dropped_writes: Counter<1>,
     redeliveries: Counter<1>,
+    suspects: Counter<1>,
     dead_letters: Counter<1>,
     commit_retries: Counter<0>,
     id_conflicts: Counter<0>,
@@ -106,6 +107,10 @@ impl Metrics {
             "redeliveries",
             "Deliveries of a job that had been delivered before",
         );
+        let suspects = declare.counter(
+            "suspects",
+            "Jobs run alone in this process, since two deliveries of them were not finished",
+        );
         let dead_letters = declare.counter("dead_letters", "Dead letters written");
         let commit_retries = declare.counter(
             "commit_retries",
@@ -161,6 +166,7 @@ impl Metrics {
             cache_shared,
             cache_dropped_writes,
             redeliveries,
+            suspects,
             dead_letters,
             commit_retries,
             id_conflicts,
@@ -248,6 +254,11 @@ impl Metrics {
     /// A job came that had been delivered before.
     pub fn redelivery(&self, model: &ModelName) {
         self.0.redeliveries.add(of(model), 1);
+    }
+
+    /// A job runs alone, since it may have ended the processes that ran it before.
+    pub fn suspect(&self, model: &ModelName) {
+        self.0.suspects.add(of(model), 1);
     }
 
     /// A dead letter was published.

@@ -6,6 +6,9 @@
 //! while there is no room or while outcomes cannot be written, so at most one surplus message per
 //! consumer waits here under progress acknowledgements.
 //!
+//! A job that may have ended earlier processes comes in only when nothing else is here, and nothing
+//! else comes in beside it; `pull/suspects.rs` says how.
+//!
 //! Never a heartbeat on these requests: the client library stops listening after the first one.
 //! Only this stage watches the stop token. It then leaves the inbox, gives back what still arrives
 //! and closes its output, which ends the stages after it one by one.
@@ -14,12 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::Subscriber;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, consumer::pull::BatchConfig};
-use bytes::Bytes;
-use futures::StreamExt;
-use inferq_schemas::subjects::QueueKind;
+use async_nats::{HeaderMap, Message};
+use inferq_schemas::headers::JobHeaders;
+use inferq_schemas::identity::JobId;
+use inferq_schemas::subjects::{QueueKind, ReplyPrefixes};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,16 +30,20 @@ use tracing::{debug, warn};
 
 use crate::hold::{Renewal, Room};
 use crate::job::{Delivery, Origin, Queued};
-use crate::ledger::Ledger;
-use crate::metrics::Metrics;
+use crate::ledger::{Ledger, header_pairs};
+use crate::metrics::{Door, Metrics, OutcomeLabel};
 use crate::pull::consumers::Serving;
-use crate::pull::sources::{Ask, Grant, SourceId, Sources};
+use crate::pull::inbox::Inbox;
+use crate::pull::sources::{Ask, Grant, Sources};
+use crate::pull::suspects::{Record, SUSPECT_FROM, Step, Suspects};
 use crate::settle::Gate;
 
 pub mod consumers;
+mod inbox;
 pub mod micro;
 pub mod rpc;
 mod sources;
+mod suspects;
 
 /// How long a waiting pull stays with the server. Short, since a lost one is noticed only after it.
 const WAIT: Duration = Duration::from_secs(5);
@@ -68,57 +75,73 @@ pub struct Puller {
     pub stop: CancellationToken,
 }
 
+/// What is under way between the server and the next stage.
+struct Intake {
+    sources: Sources,
+    /// Where messages arrive; none while a suspect is here.
+    inbox: Option<Inbox>,
+    suspects: Suspects<Delivery>,
+    deliveries: mpsc::Sender<Delivery>,
+}
+
 /// Runs the stage until it is stopped.
 ///
 /// # Errors
 /// If the inbox cannot be subscribed to, or the next stage is gone.
 pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyhow::Result<()> {
-    let inbox = puller.ledger.client().new_inbox();
-    let mut messages = puller
-        .ledger
-        .client()
-        .subscribe(format!("{inbox}.*"))
-        .await?;
-    let mut received = 0;
     let mut connects = Connects::of(&puller.ledger);
     let mut gate = puller.gate.watch();
-    let mut sources = Sources::new();
-    sources.update(&puller.serving.borrow_and_update());
+    let mut intake = Intake {
+        sources: Sources::new(),
+        inbox: Some(Inbox::open(&puller.ledger).await?),
+        suspects: Suspects::new(),
+        deliveries,
+    };
+    intake.sources.update(&puller.serving.borrow_and_update());
     loop {
         if connects.changed() {
-            sources.forget_requests();
+            intake.sources.forget_requests();
         }
-        puller.issue(&mut sources, &inbox).await;
+        if intake.suspects.any() {
+            puller.isolate(&mut intake).await?;
+        }
+        if let Some(inbox) = &intake.inbox
+            && !intake.suspects.any()
+        {
+            puller.issue(&mut intake.sources, inbox).await;
+        }
         let look_again = Instant::now() + LOOK_AGAIN;
-        let wake = sources
+        let wake = intake
+            .sources
             .next_expiry()
             .map_or(look_again, |expiry| expiry.min(look_again));
         tokio::select! {
             biased;
             () = puller.stop.cancelled() => break,
-            message = messages.next() => match message {
-                Some(message) => {
-                    received += 1;
-                    if let Some(delivery) = puller.receive(&mut sources, &inbox, message) {
-                        deliveries.send(delivery).await?;
-                    }
-                }
+            message = next(&mut intake.inbox) => match message {
+                Some(message) => puller.take(&mut intake, message).await?,
                 None => anyhow::bail!("the connection to NATS was closed for good"),
             },
             changed = puller.serving.changed() => {
                 changed?;
                 let serving = puller.serving.borrow_and_update().clone();
-                sources.update(&serving);
+                intake.sources.update(&serving);
             }
             () = puller.room.changed() => {}
             changed = gate.changed() => changed?,
-            () = tokio::time::sleep_until(wake) => sources.expire(Instant::now()),
+            () = tokio::time::sleep_until(wake) => intake.sources.expire(Instant::now()),
         }
     }
-    puller
-        .leave(messages, &inbox, received, sources.expected())
-        .await;
+    puller.leave(intake).await;
     Ok(())
+}
+
+/// The next message; none ever comes without an inbox.
+async fn next(inbox: &mut Option<Inbox>) -> Option<Message> {
+    match inbox {
+        Some(inbox) => inbox.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Puller {
@@ -127,7 +150,7 @@ impl Puller {
     }
 
     /// Sends the requests that there is room for now.
-    async fn issue(&self, sources: &mut Sources, inbox: &str) {
+    async fn issue(&self, sources: &mut Sources, inbox: &Inbox) {
         // Without a connection requests would gather in the client and all be sent at its return.
         if !self.gate.is_open() || !self.is_connected() {
             return;
@@ -168,12 +191,7 @@ impl Puller {
             };
             let sent = self
                 .ledger
-                .request_messages(
-                    &served.stream,
-                    &served.name,
-                    &request,
-                    format!("{inbox}.{source}"),
-                )
+                .request_messages(&served.stream, &served.name, &request, inbox.of(source))
                 .await;
             if let Err(error) = sent {
                 warn!(%error, "a pull request was not sent, trying again");
@@ -183,18 +201,68 @@ impl Puller {
     }
 
     /// A message of the inbox: a job, or the server's word on a request.
-    fn receive(
-        &self,
-        sources: &mut Sources,
-        inbox: &str,
-        message: async_nats::Message,
-    ) -> Option<Delivery> {
-        if let Some(source) = source_of_status(inbox, &message) {
+    async fn take(&self, intake: &mut Intake, message: Message) -> anyhow::Result<()> {
+        let inbox = intake.inbox.as_ref();
+        if let Some(source) = inbox.and_then(|inbox| inbox.source_of_status(&message)) {
             let status = message.status.map_or(0, |status| status.as_u16());
             debug!(%source, status, description = message.description.as_deref().unwrap_or_default(), "a pull request ended");
-            sources.ended(source, status);
-            return None;
+            intake.sources.ended(source, status);
+            return Ok(());
         }
+        let Some(delivery) = self.receive(&mut intake.sources, message) else {
+            return Ok(());
+        };
+        match suspected(&delivery) {
+            Some(record) => intake.suspects.push(record, delivery),
+            None => intake.deliveries.send(delivery).await?,
+        }
+        Ok(())
+    }
+
+    /// Takes the next step with suspects: out of the way of everything else, one by one, back to work.
+    async fn isolate(&self, intake: &mut Intake) -> anyhow::Result<()> {
+        self.room.shut();
+        // Fetches are answered at once, and a message on its way while the inbox ends would be lost until
+        // ack_wait. Only what waits at the server is cut short.
+        if intake.sources.promised() > 0 {
+            return Ok(());
+        }
+        if let Some(inbox) = intake.inbox.take() {
+            let expected = intake.sources.expected();
+            for message in inbox.leave(&self.ledger, expected).await {
+                self.take(intake, message).await?;
+            }
+            intake.sources.forget_requests();
+        }
+        match intake.suspects.next(self.room.held_jobs()) {
+            Step::Wait => {}
+            Step::Run { give_back, suspect } => {
+                for (other, delay) in give_back {
+                    self.give_back(&other, delay).await;
+                }
+                debug!(model = %suspect.model, "a job runs alone, since earlier deliveries of it were not finished");
+                self.metrics.suspect(&suspect.model);
+                intake.deliveries.send(suspect).await?;
+            }
+            Step::Open => {
+                self.room.open();
+                intake.inbox = Some(Inbox::open(&self.ledger).await?);
+            }
+        }
+        Ok(())
+    }
+
+    async fn give_back(&self, delivery: &Delivery, delay: Duration) {
+        if let Origin::Queue(Queued { ack: Some(ack), .. }) = &delivery.origin {
+            self.ledger.retry(ack, delay).await;
+            let (label, held) = (OutcomeLabel::Retried, delivery.received.elapsed());
+            self.metrics
+                .job_done(&delivery.model, Door::Job, label, held);
+        }
+    }
+
+    /// A job as the stages know it, if the message is one.
+    fn receive(&self, sources: &mut Sources, message: Message) -> Option<Delivery> {
         let message = jetstream::Message {
             message,
             context: self.ledger.jetstream().clone(),
@@ -224,7 +292,7 @@ impl Puller {
             }
         };
         if let Some(source) = source {
-            sources.received(source, pending);
+            sources.received(source, pending, queued.attempt);
         }
         if queued.attempt > 1 {
             self.metrics.redelivery(&subject.model);
@@ -249,32 +317,36 @@ impl Puller {
     }
 
     /// Leaves the inbox and gives back what was on its way, so that nothing waits for ack_wait.
-    ///
-    /// The client forgets a subscription before the server does, and drops what arrives between.
-    /// So the end is set by count instead, beyond everything the requests under way can bring, and
-    /// reached with empty messages of our own.
-    async fn leave(&self, mut messages: Subscriber, inbox: &str, received: u64, expected: usize) {
-        const LIMIT: Duration = Duration::from_secs(2);
-        let left = async {
-            let fill = expected + 1;
-            messages.unsubscribe_after(received + fill as u64).await?;
-            for _ in 0..fill {
-                let own = format!("{inbox}.{LEAVING}");
-                self.ledger.client().publish(own, Bytes::new()).await?;
+    async fn leave(&self, mut intake: Intake) {
+        for suspect in intake.suspects.take_all() {
+            self.give_back(&suspect, Duration::ZERO).await;
+        }
+        let Some(inbox) = intake.inbox else { return };
+        for message in inbox.leave(&self.ledger, intake.sources.expected()).await {
+            if let Some(ack) = &message.reply {
+                self.ledger.retry(ack, Duration::ZERO).await;
             }
-            while let Some(message) = messages.next().await {
-                if let (None, Some(ack)) = (message.status, &message.reply) {
-                    self.ledger.retry(ack, Duration::ZERO).await;
-                }
-            }
-            anyhow::Ok(())
-        };
-        match tokio::time::timeout(LIMIT, left).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "could not leave the inbox"),
-            Err(_) => warn!("the inbox was left unread, what was on its way comes again"),
         }
     }
+}
+
+/// The record of a delivery that is a suspect.
+fn suspected(delivery: &Delivery) -> Option<Record> {
+    let Origin::Queue(queued) = &delivery.origin else {
+        return None;
+    };
+    (queued.attempt >= SUSPECT_FROM).then(|| Record {
+        sequence: queued.sequence,
+        attempt: queued.attempt,
+        most: most_attempts(&delivery.headers),
+    })
+}
+
+/// Deliveries that a job allows. Who may be replied to plays no part in it.
+fn most_attempts(headers: &HeaderMap) -> u64 {
+    let pairs = header_pairs(headers);
+    let parsed = JobHeaders::parse(pairs, JobId::random(), &ReplyPrefixes::default());
+    u64::from(parsed.headers.max_attempts)
 }
 
 /// Tells a connection from the next: what was requested over one is not answered over another.
@@ -295,19 +367,6 @@ impl Connects {
         let now = self.statistics.connects.load(Ordering::Relaxed);
         std::mem::replace(&mut self.seen, now) != now
     }
-}
-
-/// Last token of the empty messages that end the inbox.
-const LEAVING: &str = "leaving";
-
-/// The source a status message is about; job messages keep the subject of their stream.
-fn source_of_status(inbox: &str, message: &async_nats::Message) -> Option<SourceId> {
-    message
-        .subject
-        .strip_prefix(inbox)?
-        .strip_prefix('.')?
-        .parse()
-        .ok()
 }
 
 /// Sends progress acknowledgements for everything held, until everything is settled.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Every metric of the exposition with the kind that `# TYPE` gives and its unit, if any.
-const DECLARED: [(&str, &str, Option<&str>); 25] = [
+const DECLARED: [(&str, &str, Option<&str>); 26] = [
     ("inferq_jobs", "counter", None),
     ("inferq_queue_seconds", "histogram", Some("seconds")),
     ("inferq_batch_seconds", "histogram", Some("seconds")),
@@ -16,6 +16,7 @@ const DECLARED: [(&str, &str, Option<&str>); 25] = [
     ("inferq_cache_shared", "counter", None),
     ("inferq_cache_dropped_writes", "counter", None),
     ("inferq_redeliveries", "counter", None),
+    ("inferq_suspects", "counter", None),
     ("inferq_dead_letters", "counter", None),
     ("inferq_commit_retries", "counter", None),
     ("inferq_id_conflicts", "counter", None),
@@ -48,6 +49,7 @@ fn used() -> Metrics {
     metrics.cache_shared(1);
     metrics.cache_dropped_writes(DropReason::Full, 2);
     metrics.redelivery(&model);
+    metrics.suspect(&model);
     metrics.dead_letter(&model);
     metrics.commit_retried();
     metrics.id_conflict();

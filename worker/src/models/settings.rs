@@ -290,7 +290,7 @@ mod tests {
         ] {
             assert!(message.contains(part), "{part:?} is missing in:\n{message}");
         }
-        assert_eq!(message.lines().count(), 8, "{message}");
+        assert_eq!(message.lines().count(), 9, "{message}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::fair::FairShare;
 use crate::pull::consumers::{Served, Serving};
+use crate::pull::suspects::SUSPECT_FROM;
 
 /// Most messages in one fetch: enough to amortize the round trip, few enough to stay fair.
 const MOST_PER_FETCH: usize = 64;
@@ -63,6 +64,8 @@ struct Source {
     outstanding: Option<Outstanding>,
     /// Messages the server held for it when it last spoke.
     pending: u64,
+    /// Its last message was a suspect: others may follow, and should not come together.
+    suspect: bool,
     last_grant: Instant,
 }
 
@@ -94,6 +97,7 @@ impl Sources {
                     served: served.clone(),
                     outstanding: None,
                     pending: 0,
+                    suspect: false,
                     last_grant: Instant::now(),
                 };
                 self.sources.insert(SourceId(self.next), source);
@@ -134,10 +138,11 @@ impl Sources {
         }
     }
 
-    /// A message arrived, and the server holds `pending` more.
-    pub(crate) fn received(&mut self, source: SourceId, pending: u64) {
+    /// A message arrived, for the `attempt`th time, and the server holds `pending` more.
+    pub(crate) fn received(&mut self, source: SourceId, pending: u64, attempt: u64) {
         if let Some(source) = self.sources.get_mut(&source) {
             source.pending = pending;
+            source.suspect = attempt >= SUSPECT_FROM;
             if let Some(outstanding) = &mut source.outstanding {
                 outstanding.answered = true;
                 outstanding.left = outstanding.left.saturating_sub(1);
@@ -240,10 +245,8 @@ impl Sources {
             };
             let source = &self.sources[&id];
             let pending = usize::try_from(source.pending).unwrap_or(usize::MAX);
-            let messages = pending
-                .min(left)
-                .min(MOST_PER_FETCH)
-                .min(open(&source.served.model));
+            let most = if source.suspect { 1 } else { MOST_PER_FETCH };
+            let messages = pending.min(left).min(most).min(open(&source.served.model));
             let (model, lane) = (source.served.model.clone(), source.served.lane);
             self.charge(&model, lane, messages);
             left -= messages;
@@ -269,7 +272,7 @@ impl Sources {
     }
 
     /// Messages that fetches under way may still bring.
-    fn promised(&self) -> usize {
+    pub(crate) fn promised(&self) -> usize {
         let fetches = self.sources.values().filter(|source| source.pending > 0);
         fetches
             .filter_map(|source| source.outstanding.as_ref())

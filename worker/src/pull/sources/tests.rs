@@ -31,7 +31,7 @@ fn has_work(sources: &mut Sources, name: &str, lane: Lane, pending: u64) -> Sour
     let id = sources
         .find("JOBS", &format!("{name}__{lane}"))
         .expect("a served consumer");
-    sources.received(id, pending);
+    sources.received(id, pending, 1);
     id
 }
 
@@ -108,7 +108,7 @@ async fn a_refused_request_is_not_repeated_in_a_tight_loop_but_one_that_brought_
     let low = has_work(&mut sources, "a", Lane::Low, 100);
     let later = Instant::now() + Duration::from_secs(5);
     sources.asked(low, Ask::Fetch(10), later);
-    sources.received(low, 99);
+    sources.received(low, 99, 1);
     sources.ended(low, 409);
     assert_eq!(fetched(&sources.grants(1, 64, |_| 0)).len(), 1);
     sources.asked(low, Ask::Fetch(10), later);
@@ -129,7 +129,7 @@ async fn lanes_are_served_eight_to_four_to_one() {
                 .position(|other| *other == id)
                 .expect("one of the three")] += messages;
             sources.asked(id, Ask::Fetch(1), Instant::now());
-            sources.received(id, 1_000_000);
+            sources.received(id, 1_000_000, 1);
         }
     }
     assert_eq!(counts, [800, 400, 100]);
@@ -185,4 +185,15 @@ async fn a_missing_consumer_is_not_asked_in_a_tight_loop() {
     tokio::time::advance(Duration::from_secs(1)).await;
     sources.expire(Instant::now());
     assert_eq!(sources.grants(64, 64, |_| 0).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_whose_last_message_was_a_suspect_is_asked_for_one_at_a_time() {
+    let mut sources = sources(&["a"]);
+    let id = has_work(&mut sources, "a", Lane::Normal, 50);
+    for (attempt, messages) in [(1, 50), (2, 50), (3, 1), (7, 1), (1, 50)] {
+        sources.received(id, 50, attempt);
+        let grants = sources.grants(100, 100, |_| 0);
+        assert_eq!(fetched(&grants), [(id, messages)], "delivery {attempt}");
+    }
 }
