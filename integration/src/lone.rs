@@ -29,6 +29,8 @@ impl LoneWorker {
                 id,
                 "--executors",
                 "1",
+                "--http",
+                "127.0.0.1:0",
                 "--log",
                 "error",
             ])

@@ -70,6 +70,7 @@
 //! submit.rs   durable jobs, one by one or many in a window     -> JetStream
 //! call.rs     an answer from a worker directly                 -> core NATS
 //! result.rs   the one outcome of a job, read or waited for
+//! cancel.rs   calls a job off                                  -> core NATS
 //! replies.rs  submit and wait in one, for many jobs at once
 //! assets.rs   streams, buckets and consumers
 //! dead.rs     jobs that failed for good: read, replayed, deleted
@@ -83,6 +84,7 @@
 pub mod assets;
 pub mod bench;
 mod call;
+mod cancel;
 mod client;
 pub mod dead;
 mod denied;
@@ -99,6 +101,7 @@ mod submit;
 mod trace;
 
 pub use assets::AssetPlan;
+pub use cancel::CancelError;
 pub use client::{Client, ClientBuilder};
 pub use denied::DeniedSubject;
 pub use error::{CallError, ConnectError, ModelError, ResultError, RunError, SubmitError};

@@ -17,6 +17,7 @@ use crate::admit::{self, Admission};
 use crate::app::lifecycle::{supervise, watch_signals};
 use crate::app::status::Status;
 use crate::cache::Cache;
+use crate::cancel::{Canceller, InHand};
 use crate::cancelled::Tombstones;
 use crate::config::{Checked, Config};
 use crate::deadline::{RpcTimes, unix_ms_now};
@@ -145,6 +146,7 @@ impl Worker {
         let gate = Gate::new();
         let jobs_done = Arc::new(AtomicU64::new(0));
         let tombstones = Tombstones::default();
+        let in_hand = InHand::default();
         let (serving, served) = watch::channel(Serving::default());
         let ended = CancellationToken::new();
 
@@ -200,12 +202,20 @@ impl Worker {
             work: work_in,
             ledger: self.ledger.clone(),
             author: author.clone(),
+            in_hand: in_hand.clone(),
+            tombstones: tombstones.clone(),
             metrics: self.metrics.clone(),
         };
         stages.spawn(ends(lookup::run(admitted, lookup, finished_in)));
         stages.spawn(ends(batch::run(work, idle, self.config.batch)));
         let executors = execute::start(executors, idle_in, self.metrics.clone())
             .context("executor threads could not be started")?;
+        let canceller = Canceller {
+            ledger: self.ledger.clone(),
+            author: author.clone(),
+            in_hand,
+            metrics: self.metrics.clone(),
+        };
         let settler = Settler {
             ledger: self.ledger.clone(),
             author,
@@ -240,6 +250,12 @@ impl Worker {
             self.stop.clone(),
         ));
         tasks.spawn(tombstones.follow(self.ledger.clone(), ended.clone()));
+        let (heard, requests) = canceller
+            .listen()
+            .await
+            .context("cancellations cannot be listened for")?;
+        tasks.spawn(canceller.clone().hear(heard, ended.clone()));
+        tasks.spawn(canceller.answer(requests, self.stop.clone()));
         let (discovery, client, until) = (micro, self.ledger.client().clone(), self.stop.clone());
         tasks.spawn(async move {
             if let Err(error) = discovery.serve(client, until).await {

@@ -2,8 +2,8 @@
 //!
 //! A task per job asks the cache, claims what nobody else is computing, sends that to `batch`, and
 //! waits for its own rows and for those that other jobs are computing just now. Models with batch
-//! proof are looked up row by row, all others as a whole. The task owns the job's deadline: when it
-//! passes, the job ends there and then, wherever its rows are.
+//! proof are looked up row by row, all others as a whole. The task owns the job's deadline, and hears
+//! of its cancellation: then the job ends there and then, wherever its rows are.
 
 use std::sync::Arc;
 
@@ -16,7 +16,9 @@ use tokio::task::JoinSet;
 use tracing::{Instrument, warn};
 
 use crate::cache::Cache;
-use crate::deadline::unix_ms_now;
+use crate::cancel::InHand;
+use crate::cancelled::Tombstones;
+use crate::deadline::{Deadline, unix_ms_now};
 use crate::disposition::JobError;
 use crate::job::{Admitted, Ask, Author, Finished, Job, Origin, Verdict};
 use crate::ledger::Ledger;
@@ -45,6 +47,10 @@ pub struct Lookup {
     pub ledger: Ledger,
     /// Writes answers.
     pub author: Author,
+    /// Lets a cancellation reach the jobs in here.
+    pub in_hand: InHand,
+    /// Jobs that were cancelled before they came here.
+    pub tombstones: Tombstones,
     /// Counts.
     pub metrics: Metrics,
 }
@@ -98,14 +104,18 @@ impl Lookup {
             inputs,
             ask,
         } = admitted;
-        let span = job.span.clone();
-        let resolved = self.resolve(&job, &version, inputs, &ask).instrument(span);
-        let result = match job.deadline {
-            Some(deadline) => match tokio::time::timeout_at(deadline.0.into(), resolved).await {
-                Ok(result) => result,
-                Err(_) => Err(JobError::Expired),
-            },
-            None => resolved.await,
+        // Within reach first, looked up after: a cancellation in between is seen by one of the two.
+        let grip = self.in_hand.take(&job.headers.id);
+        let result = if self.tombstones.contains(&job.headers.id) {
+            Err(JobError::Cancelled)
+        } else {
+            let span = job.span.clone();
+            tokio::select! {
+                biased;
+                result = self.resolve(&job, &version, inputs, &ask).instrument(span) => result,
+                () = grip.stopped() => Err(JobError::Cancelled),
+                () = passed(job.deadline) => Err(JobError::Expired),
+            }
         };
         match result.and_then(|answer| self.outcome(&job, &version, ask, answer)) {
             Ok(verdict) => Finished { job, verdict },
@@ -299,6 +309,14 @@ impl Lookup {
             version.number,
             body,
         )))
+    }
+}
+
+/// Waits until the deadline passes; for ever without one.
+async fn passed(deadline: Option<Deadline>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.0.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -40,6 +40,7 @@ struct Instruments {
     dead_letters: Counter<1>,
     commit_retries: Counter<0>,
     id_conflicts: Counter<0>,
+    cancellations: Counter<1>,
     rpc_spilled: Counter<0>,
     rpc_refused: Counter<0>,
     inflight_jobs: Gauge<0>,
@@ -117,6 +118,10 @@ impl Metrics {
             "Steps of a settlement repeated for want of an answer",
         );
         let id_conflicts = declare.counter("id_conflicts", "Jobs whose id belongs to another body");
+        let cancellations = declare.counter(
+            "cancellations",
+            "Cancellations this worker answered, by the outcome that stood then",
+        );
         let rpc_spilled = declare.counter(
             "rpc_spilled",
             "RPC requests passed on to the queue for want of room",
@@ -170,6 +175,7 @@ impl Metrics {
             dead_letters,
             commit_retries,
             id_conflicts,
+            cancellations,
             rpc_spilled,
             rpc_refused,
             inflight_jobs,
@@ -274,6 +280,13 @@ impl Metrics {
     /// A job's id belongs to another body.
     pub fn id_conflict(&self) {
         self.0.id_conflicts.add([], 1);
+    }
+
+    /// A cancellation was answered with an outcome.
+    pub fn cancellation(&self, stood: OutcomeLabel) {
+        self.0
+            .cancellations
+            .add([("outcome", Value::Word(stood.as_str()))], 1);
     }
 
     /// An RPC request was passed on to the queue.

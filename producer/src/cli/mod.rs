@@ -2,6 +2,7 @@
 
 mod bench;
 mod call;
+mod cancel;
 mod confirm;
 mod dead;
 mod init;
@@ -67,6 +68,7 @@ enum Command {
     Submit(submit::Submit),
     Call(call::Call),
     Result(result::ResultOf),
+    Cancel(cancel::Cancel),
     Workers(workers::Workers),
     Models(models::Models),
     Queue(queue::Queue),
@@ -129,6 +131,7 @@ async fn execute(cli: Cli, output: &Output) -> anyhow::Result<Ended> {
         Command::Submit(command) => command.run(global, output).await,
         Command::Call(command) => command.run(global, output).await,
         Command::Result(command) => command.run(global, output).await,
+        Command::Cancel(command) => command.run(global, output).await,
         Command::Workers(command) => command.run(global, output).await,
         Command::Models(command) => command.run(global).await,
         Command::Queue(command) => command.run(global, output).await,
@@ -158,6 +161,7 @@ mod tests {
             "inferq submit digits @job.json --wait",
             "inferq submit digits @job.json --wait 10s --lane low --key k",
             "inferq result JOB --wait 5s",
+            "inferq cancel JOB ANOTHER --json",
             "inferq workers --json",
             "inferq queue ls --json",
             "inferq queue show digits --lane low",

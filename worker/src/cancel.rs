@@ -1,0 +1,224 @@
+//! Calls jobs off: listens on `infer.cancel.<job>`.
+//!
+//! Every worker hears every cancellation and stops what it has in hand of the job. One of them,
+//! through the queue group, writes the outcome `cancelled` by compare-and-set, then the tombstone
+//! that keeps a queued job from being run, and answers with the outcome that stands. So the results
+//! stream decides every race: a job that was answered first stays answered, and the canceller is told.
+//!
+//! What is stopped at once is a job that waits here or is part of a batch to come. A forward pass that
+//! has begun is not interrupted; its result is dropped.
+
+use std::time::Duration;
+
+use async_nats::{Message, SubscribeError, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
+use inferq_schemas::headers::{OutcomeHeaders, Status, names};
+use inferq_schemas::identity::JobId;
+use inferq_schemas::{ContentType, ErrorCode, Failure};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::disposition::JobError;
+use crate::job::{Author, Outcome};
+use crate::ledger::{Keep, Ledger, header_map};
+use crate::metrics::{Metrics, OutcomeLabel};
+use crate::pull::micro::QUEUE_GROUP;
+use crate::settlement::Event;
+
+mod in_hand;
+
+pub use in_hand::{Grip, InHand};
+
+/// Longest try to write the outcome. Whoever asked waits longer, so that it is told of a failure.
+const DECIDE_WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for the bucket. Without its tombstone a job costs a run and ends the same.
+const BURY_WITHIN: Duration = Duration::from_secs(2);
+/// Pause before a step without an answer is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Cancellations that one worker answers at the same time.
+const MOST_AT_ONCE: usize = 64;
+/// What is taken in at most after a stop, and how long a quiet moment is: see `pull/rpc.rs`.
+const LAST_REQUESTS: u64 = 64;
+const QUIET: Duration = Duration::from_millis(250);
+
+/// What calling off needs.
+#[derive(Clone)]
+pub struct Canceller {
+    /// Where outcomes and tombstones are written.
+    pub ledger: Ledger,
+    /// Signs the outcomes.
+    pub author: Author,
+    /// What this worker has in hand.
+    pub in_hand: InHand,
+    /// Counts answers.
+    pub metrics: Metrics,
+}
+
+impl Canceller {
+    /// Subscribes to what every worker hears, and to this worker's share of what is to be answered.
+    ///
+    /// # Errors
+    /// If the connection is closed.
+    pub async fn listen(&self) -> Result<(Subscriber, Subscriber), SubscribeError> {
+        let subject = self.ledger.subjects().every_cancel();
+        let client = self.ledger.client();
+        let heard = client.subscribe(subject.clone()).await?;
+        let requests = client
+            .queue_subscribe(subject, QUEUE_GROUP.to_owned())
+            .await?;
+        Ok((heard, requests))
+    }
+
+    /// Stops what is in hand of cancelled jobs, until `ended`: a drain may be cancelled as well.
+    pub async fn hear(self, mut heard: Subscriber, ended: CancellationToken) {
+        loop {
+            let message = tokio::select! {
+                () = ended.cancelled() => return,
+                message = heard.next() => message,
+            };
+            let Some(message) = message else { return };
+            let Some(job) = self.ledger.subjects().parse_cancel(&message.subject) else {
+                continue;
+            };
+            let stopped = self.in_hand.stop(&job);
+            debug!(%job, stopped, "a job was cancelled");
+        }
+    }
+
+    /// Answers this worker's share of the cancellations until `stop`, then those on their way.
+    pub async fn answer(self, mut requests: Subscriber, stop: CancellationToken) {
+        let mut answers = JoinSet::new();
+        let mut received = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(_) = answers.join_next() => {}
+                request = requests.next(), if answers.len() < MOST_AT_ONCE => match request {
+                    Some(request) => {
+                        received += 1;
+                        answers.spawn(self.clone().call_off(request));
+                    }
+                    None => break,
+                },
+            }
+        }
+        self.leave(requests, received, &mut answers).await;
+        while answers.join_next().await.is_some() {}
+    }
+
+    /// The client forgets a subscription before the server does, so its end is set ahead first.
+    async fn leave(&self, mut requests: Subscriber, received: u64, answers: &mut JoinSet<()>) {
+        if let Err(error) = requests.unsubscribe_after(received + LAST_REQUESTS).await {
+            warn!(%error, "could not leave the queue group of cancellations");
+        }
+        while let Ok(Some(request)) = timeout(QUIET, requests.next()).await {
+            answers.spawn(self.clone().call_off(request));
+        }
+    }
+
+    async fn call_off(self, request: Message) {
+        let reply = request.reply.as_deref();
+        let Some(job) = self.ledger.subjects().parse_cancel(&request.subject) else {
+            let message = format!(
+                "{}: no job can have this id; it has 1 to 64 of A-Z a-z 0-9 _ -",
+                request.subject
+            );
+            return self.refuse(reply, ErrorCode::BadInput, message).await;
+        };
+        let proposed = self.outcome(job.clone());
+        let Ok(standing) = timeout(DECIDE_WITHIN, self.decide(&proposed)).await else {
+            let message = format!(
+                "job {job} may not be cancelled yet: its outcome could not be written; ask again"
+            );
+            return self.refuse(reply, ErrorCode::Unavailable, message).await;
+        };
+        let status = standing.headers.status;
+        if status == Status::Cancelled
+            && let Err(problem) = self.bury(&job).await
+        {
+            warn!(%job, problem, "no tombstone for a cancelled job, a worker may run it in vain");
+        }
+        self.metrics.cancellation(OutcomeLabel::from(status));
+        if let Some(reply) = reply {
+            self.ledger.reply(reply, &standing).await;
+        }
+    }
+
+    fn outcome(&self, job: JobId) -> Outcome {
+        let failure = Failure::new(ErrorCode::Conflict, JobError::Cancelled.to_string());
+        let content_type = ContentType::Json;
+        Outcome {
+            body: failure.body(content_type),
+            headers: OutcomeHeaders {
+                job_id: job,
+                status: Status::Cancelled,
+                failure: Some(failure),
+                worker: self.author.worker.to_string(),
+                model_version: None,
+                // It was not delivered for this.
+                attempt: 0,
+                // Whatever body the id belongs to, it is cancelled.
+                body_digest: None,
+                payload_ref: None,
+                content_type,
+                traceparent: None,
+            },
+            sequence: None,
+        }
+    }
+
+    /// Writes `proposed` unless an outcome stands; returns the one that does. Tries for ever.
+    async fn decide(&self, proposed: &Outcome) -> Outcome {
+        loop {
+            match self.ledger.commit(proposed, 0, Keep::Everything).await {
+                Event::Stands(ours) => return ours,
+                Event::Refused => match self.ledger.read(&proposed.headers.job_id).await {
+                    Ok(Some(standing)) => return standing,
+                    // A replica lags behind, or the outcome has just aged out.
+                    Ok(None) => {}
+                    Err(error) => {
+                        warn!(%error, "a standing outcome could not be read, trying again")
+                    }
+                },
+                Event::Unanswered | Event::Done | Event::Missing => {}
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Leaves word for whoever is delivered the job later.
+    async fn bury(&self, job: &JobId) -> Result<(), String> {
+        let put = async {
+            let bucket = self.ledger.assets().cancel_kv();
+            let bucket = self.ledger.jetstream().get_key_value(bucket).await;
+            let bucket = bucket.map_err(|error| error.to_string())?;
+            let put = bucket.put(job.as_str(), Bytes::new()).await;
+            put.map(drop).map_err(|error| error.to_string())
+        };
+        let put = timeout(BURY_WITHIN, put).await;
+        put.map_err(|_| "no answer".to_owned())?
+    }
+
+    async fn refuse(&self, reply: Option<&str>, code: ErrorCode, message: String) {
+        let Some(reply) = reply else { return };
+        let failure = Failure::new(code, message);
+        let content_type = ContentType::Json;
+        let headers = header_map([
+            (names::SERVICE_ERROR, failure.header_message()),
+            (names::SERVICE_ERROR_CODE, code.as_u16().to_string()),
+            (names::CONTENT_TYPE, content_type.mime().to_owned()),
+        ]);
+        let sent = self
+            .ledger
+            .client()
+            .publish_with_headers(reply.to_owned(), headers, failure.body(content_type))
+            .await;
+        if let Err(error) = sent {
+            warn!(%error, "a refusal was not delivered");
+        }
+    }
+}
