@@ -30,7 +30,7 @@ impl Prepared {
     pub(super) fn all(step: &Step, result: usize, gpu: &Opened) -> Result<Vec<Self>, GpuError> {
         let panels = match &step.operation {
             Operation::Linear(layer) => upload::panels(layer, gpu),
-            _ => vec![0..0],
+            _ => std::iter::once(0..0).collect(),
         };
         let prepared = panels
             .into_iter()

@@ -192,9 +192,7 @@ fn within(
     forgiving: Option<&Tensor>,
 ) -> TractResult<Result<(), String>> {
     let columns = ours.shape().last().copied().unwrap_or(1);
-    let forgiving = forgiving
-        .map(|before| crate::cpu::elements::<f32>(before))
-        .transpose()?;
+    let forgiving = forgiving.map(crate::cpu::elements::<f32>).transpose()?;
     let ours = crate::cpu::elements::<f32>(ours)?;
     let theirs = crate::cpu::elements::<f32>(theirs)?;
     for (place, ((ours, theirs), bound)) in ours.iter().zip(&*theirs).zip(bounds).enumerate() {

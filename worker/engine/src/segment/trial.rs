@@ -20,10 +20,11 @@ pub(super) fn symbols(segment: &Segment, rows: usize) -> SymbolValues {
     let mut found: Vec<Symbol> = vec![];
     for (shape, _) in given {
         for size in shape {
-            if let TDim::Sym(symbol) = size {
-                if symbols.get(symbol).is_none() && !found.contains(symbol) {
-                    found.push(symbol.clone());
-                }
+            if let TDim::Sym(symbol) = size
+                && symbols.get(symbol).is_none()
+                && !found.contains(symbol)
+            {
+                found.push(symbol.clone());
             }
         }
     }

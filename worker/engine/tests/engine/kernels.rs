@@ -334,13 +334,19 @@ fn what_is_combined_is_spread_over_the_axes_it_lacks() {
     let spreads: [[usize; 4]; 4] = [[2, 3, 2, 5], [1, 1, 1, 5], [2, 1, 2, 1], [1, 1, 1, 1]];
     for own in spreads {
         let right = numbers(own.iter().product(), 71);
-        let combine: [(Combine, fn(f32, f32) -> f32); 4] = [
-            (Combine::Add, |a, b| a + b),
-            (Combine::Subtract, |a, b| a - b),
-            (Combine::SubtractFrom, |a, b| b - a),
-            (Combine::Multiply, |a, b| a * b),
+        let of = |combine: Combine, a: f32, b: f32| match combine {
+            Combine::Add => a + b,
+            Combine::Subtract => a - b,
+            Combine::SubtractFrom => b - a,
+            Combine::Multiply => a * b,
+        };
+        let all = [
+            Combine::Add,
+            Combine::Subtract,
+            Combine::SubtractFrom,
+            Combine::Multiply,
         ];
-        for (combine, function) in combine {
+        for combine in all {
             let operation = Operation::Elementwise {
                 combine: Some(combine),
                 activation: None,
@@ -350,7 +356,7 @@ fn what_is_combined_is_spread_over_the_axes_it_lacks() {
                 let at = |index: usize, axis: usize| if own[axis] == 1 { 0 } else { index };
                 let place_right =
                     ((at(a, 0) * own[1] + at(b, 1)) * own[2] + at(m, 2)) * own[3] + at(n, 3);
-                let expected = function(left[place], right[place_right]);
+                let expected = of(combine, left[place], right[place_right]);
                 assert_eq!(
                     found[place].to_bits(),
                     expected.to_bits(),
