@@ -4,6 +4,8 @@
 //! `infer` the names follow it (`acme.eu` gives `ACME_EU_JOBS` and `acme_eu_models`), so two
 //! deployments may share an account as long as their prefixes differ by more than dots and case.
 
+use data_encoding::BASE64URL;
+
 use crate::subjects::{Lane, ModelName, Subjects};
 
 /// The names of one deployment's streams, buckets and consumers.
@@ -90,6 +92,22 @@ impl Assets {
         &self.blobs
     }
 
+    /// The stream behind [`Self::blobs_obj`].
+    pub fn blobs_stream(&self) -> String {
+        format!("OBJ_{}", self.blobs)
+    }
+
+    /// Subject of the record of a body that is stored as the object `name`.
+    pub fn blob_record(&self, name: &str) -> String {
+        let name = BASE64URL.encode(name.as_bytes());
+        format!("$O.{}.M.{name}", self.blobs)
+    }
+
+    /// Subject of the parts of a body, whose record calls them `parts`.
+    pub fn blob_parts(&self, parts: &str) -> String {
+        format!("$O.{}.C.{parts}", self.blobs)
+    }
+
     /// The stream that holds the jobs of a lane.
     pub fn stream_of(&self, lane: Lane) -> &str {
         match lane {
@@ -160,6 +178,10 @@ mod tests {
         let assets = Assets::new(&Subjects::new("acme.Eu").expect("a good prefix"));
         assert_eq!(assets.results(), "ACME_EU_RESULTS");
         assert_eq!(assets.blobs_obj(), "acme_eu_blobs");
+        assert_eq!(assets.blobs_stream(), "OBJ_acme_eu_blobs");
+        // As the object stores of all client libraries write them.
+        assert_eq!(assets.blob_record("a-1"), "$O.acme_eu_blobs.M.YS0x");
+        assert_eq!(assets.blob_parts("x"), "$O.acme_eu_blobs.C.x");
         assert_eq!(assets.results_subjects(), ["acme.Eu.results.*"]);
     }
 

@@ -38,7 +38,7 @@ pub mod names {
     pub const AFFINITY: &str = "Infer-Affinity";
     /// Deliveries before a job is dead.
     pub const MAX_ATTEMPTS: &str = "Infer-Max-Attempts";
-    /// The object that holds the body, in and out.
+    /// The object that holds the body, in and out: a [`crate::PayloadRef`].
     pub const PAYLOAD_REF: &str = "Infer-Payload-Ref";
     /// `ref`: the sender can follow a reference in the reply.
     pub const ACCEPT: &str = "Infer-Accept";

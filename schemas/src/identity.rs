@@ -144,11 +144,17 @@ impl Digest {
 /// The digest by which a second body under the same job id is noticed: it covers the model's name
 /// and the body as sent.
 pub fn body_digest(model: &ModelName, body: &[u8]) -> BodyDigest {
+    referenced_body_digest(model, Digest::of(body))
+}
+
+/// The same of a body whose own digest is known, as that of a body by reference: nobody has to
+/// fetch it to tell whose it is.
+pub fn referenced_body_digest(model: &ModelName, body: Digest) -> BodyDigest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(model.as_str().as_bytes());
     // No model name holds a zero byte, so the two parts cannot run into each other.
     hasher.update(&[0]);
-    hasher.update(body);
+    hasher.update(body.as_bytes());
     Digest(hasher.finalize().into())
 }
 

@@ -64,11 +64,13 @@
 
 pub mod address;
 pub mod assets;
+pub mod blob;
 pub mod cache_key;
 pub mod error;
 pub mod headers;
 pub mod identity;
 pub mod limits;
+pub mod reference;
 pub mod registry;
 pub mod request;
 pub mod response;
@@ -97,6 +99,7 @@ pub use headers::{
 };
 pub use identity::{BodyDigest, Digest, JobId, body_digest};
 pub use limits::Limits;
+pub use reference::PayloadRef;
 pub use registry::{ModelRecord, ServedModel, WorkerRecord, WorkerState};
 pub use request::{
     ContentType, Decoded, Form, InferRequest, Inputs, Parameter, Parameters, Problem, RequestError,

@@ -3,7 +3,8 @@
 /// Bounds on one body. [`Default`] is right for a worker; raise a limit only with the memory for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one body, 64 MiB: the largest `max_payload` a NATS server may be given.
+    /// Bytes of one body, 1 GiB: more than a message may have, since a body may come by reference.
+    /// A worker takes no more than it may hold at once, 512 MiB unless told.
     pub max_body_bytes: usize,
     /// Tensors in one request or response, 256; models with more inputs are not known to us.
     pub max_tensors: usize,
@@ -41,7 +42,7 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_body_bytes: 64 << 20,
+            max_body_bytes: 1 << 30,
             max_tensors: 256,
             max_rank: 8,
             max_elements: (1 << 31) - 1,

@@ -5,8 +5,9 @@ mod read;
 use super::dead::replay_id;
 use super::{HeaderProblem, names};
 use crate::content_type::ContentType;
-use crate::identity::JobId;
-use crate::subjects::Lane;
+use crate::identity::{BodyDigest, JobId, body_digest, referenced_body_digest};
+use crate::reference::PayloadRef;
+use crate::subjects::{Lane, ModelName};
 
 /// Deliveries before a job is dead, unless it says otherwise: backed off from 0.5 s, eight
 /// attempts span about a minute, longer than a worker takes to restart.
@@ -69,8 +70,8 @@ pub struct JobHeaders {
     pub affinity: Option<String>,
     /// Deliveries before it is dead: 1 to 100, 8 unless said.
     pub max_attempts: u32,
-    /// The object that holds its body.
-    pub payload_ref: Option<String>,
+    /// The object that holds its body; the message then has none.
+    pub payload_ref: Option<PayloadRef>,
     /// Whether its sender can follow a reference in the reply.
     pub accept_ref: bool,
     /// Whose job it is.
@@ -154,6 +155,14 @@ impl JobHeaders {
         }
     }
 
+    /// The digest of model and body, for a body that came in the message or by reference.
+    pub fn body_digest(&self, model: &ModelName, body: &[u8]) -> BodyDigest {
+        match &self.payload_ref {
+            Some(reference) => referenced_body_digest(model, reference.digest()),
+            None => body_digest(model, body),
+        }
+    }
+
     /// The headers to send, in canonical case; what has its default is left out.
     ///
     /// The id goes out as `Infer-Job-Id` and as `Nats-Msg-Id`, so the server drops duplicates; a
@@ -184,7 +193,10 @@ impl JobHeaders {
         put(names::AFFINITY, self.affinity.clone());
         let attempts = (self.max_attempts != DEFAULT_MAX_ATTEMPTS).then_some(self.max_attempts);
         put(names::MAX_ATTEMPTS, attempts.map(|n| n.to_string()));
-        put(names::PAYLOAD_REF, self.payload_ref.clone());
+        put(
+            names::PAYLOAD_REF,
+            self.payload_ref.as_ref().map(ToString::to_string),
+        );
         put(names::ACCEPT, flag(self.accept_ref, "ref"));
         put(names::TENANT, self.tenant.clone());
         put(names::CACHE, flag(!self.cache, "off"));

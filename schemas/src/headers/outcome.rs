@@ -9,6 +9,7 @@ use super::{Found, HeaderProblem, names, valid_traceparent};
 use crate::content_type::ContentType;
 use crate::error::{ErrorCode, Failure};
 use crate::identity::{Digest, JobId};
+use crate::reference::PayloadRef;
 
 /// Every header of an outcome that we act on.
 const KNOWN: &[&str] = &[
@@ -101,7 +102,7 @@ pub struct OutcomeHeaders {
     /// Digest of model and body.
     pub body_digest: Option<Digest>,
     /// The object that holds the body, if it was too large.
-    pub payload_ref: Option<String>,
+    pub payload_ref: Option<PayloadRef>,
     /// How the body is encoded.
     pub content_type: ContentType,
     /// W3C trace context.
@@ -131,7 +132,10 @@ impl OutcomeHeaders {
             names::BODY_DIGEST,
             self.body_digest.map(|digest| digest.to_string()),
         );
-        put(names::PAYLOAD_REF, self.payload_ref.clone());
+        put(
+            names::PAYLOAD_REF,
+            self.payload_ref.as_ref().map(ToString::to_string),
+        );
         put(names::TRACEPARENT, self.traceparent.clone());
         pairs
     }
@@ -161,6 +165,9 @@ impl OutcomeHeaders {
             "`application/json` or `application/cbor`",
             ContentType::parse,
         );
+        let payload_ref = found.read(names::PAYLOAD_REF, crate::reference::RULE, |value| {
+            value.parse().ok()
+        });
         let code = found.read(names::SERVICE_ERROR_CODE, "a known error code", |code| {
             ErrorCode::from_u16(code.parse().ok()?)
         });
@@ -180,7 +187,7 @@ impl OutcomeHeaders {
             model_version,
             attempt: attempt.ok_or_else(|| missing(names::ATTEMPT, "a whole number"))?,
             body_digest,
-            payload_ref: found.get(names::PAYLOAD_REF).map(str::to_owned),
+            payload_ref,
             content_type: content_type
                 .ok_or_else(|| missing(names::CONTENT_TYPE, "the body's media type"))?,
             traceparent: found.get(names::TRACEPARENT).and_then(valid_traceparent),
@@ -204,7 +211,7 @@ mod tests {
             model_version: Some(3),
             attempt: 2,
             body_digest: Some(Digest::of(b"body")),
-            payload_ref: Some("blob".into()),
+            payload_ref: Some(PayloadRef::fresh(b"body")),
             content_type: ContentType::Cbor,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         }

@@ -9,7 +9,7 @@ use crate::subjects::{ModelName, ReplyPrefixes};
 
 /// Longest `tracestate` in bytes, from the W3C trace context.
 const MAX_TRACESTATE_BYTES: usize = 512;
-/// Longest free text in a header (affinity, reference), in bytes.
+/// Longest free text in a header (affinity), in bytes.
 const MAX_TEXT_BYTES: usize = 256;
 
 /// Every header of a job that we act on.
@@ -164,11 +164,9 @@ impl JobHeaders {
             (printable && (1..=MAX_TEXT_BYTES).contains(&value.len())).then(|| value.to_owned())
         };
         self.affinity = found.read(names::AFFINITY, "1 to 256 bytes of printable text", text);
-        self.payload_ref = found.read(
-            names::PAYLOAD_REF,
-            "the name of an object, 1 to 256 bytes of printable text",
-            text,
-        );
+        self.payload_ref = found.read(names::PAYLOAD_REF, crate::reference::RULE, |value| {
+            value.parse().ok()
+        });
         self.accept_ref = flag(found, names::ACCEPT, "ref");
         self.cache = !flag(found, names::CACHE, "off");
         self.content_type = found.read(
@@ -191,6 +189,8 @@ fn flag(found: &mut Found<'_>, name: &'static str, word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::body_digest;
+    use crate::reference::PayloadRef;
     use crate::subjects::Lane;
 
     fn fallback() -> JobId {
@@ -221,7 +221,7 @@ mod tests {
         headers.version = VersionSelector::Version(3);
         headers.affinity = Some("user 7".into());
         headers.max_attempts = 100;
-        headers.payload_ref = Some("blob-1".into());
+        headers.payload_ref = Some(PayloadRef::fresh(b"body"));
         headers.accept_ref = true;
         headers.tenant = Some("acme.eu".into());
         headers.cache = false;
@@ -279,6 +279,7 @@ mod tests {
             (names::MAX_ATTEMPTS, "0"),
             (names::MAX_ATTEMPTS, "101"),
             (names::PAYLOAD_REF, ""),
+            (names::PAYLOAD_REF, "blob-1"),
             (names::ACCEPT, "gzip"),
             (names::TENANT, "a b"),
             (names::CACHE, "on"),
@@ -330,6 +331,21 @@ mod tests {
         assert_eq!(headers.deadline(1000), Some(1500));
         headers.timeout_ms = Some(100);
         assert_eq!(headers.deadline(1000), Some(1100));
+    }
+
+    #[test]
+    fn a_body_by_reference_has_the_digest_of_the_same_body_in_a_message() {
+        let model = ModelName::new("digits").expect("a good name");
+        let mut headers = JobHeaders::new(fallback());
+        assert_eq!(
+            headers.body_digest(&model, b"body"),
+            body_digest(&model, b"body")
+        );
+        headers.payload_ref = Some(PayloadRef::fresh(b"body"));
+        assert_eq!(
+            headers.body_digest(&model, b""),
+            body_digest(&model, b"body")
+        );
     }
 
     #[test]
