@@ -16,6 +16,7 @@ use inferq::{ModelName, Status};
 use inferq_integration::{PATIENCE, messages_in, plain, start, wait_until_empty};
 use inferq_schemas::{ErrorCode, Failure, Limits, ReplyPrefixes, Subjects};
 use inferq_worker::admit::Admission;
+use inferq_worker::cancel::InHand;
 use inferq_worker::cancelled::Tombstones;
 use inferq_worker::deadline::RpcTimes;
 use inferq_worker::hold::{Room, RoomLimits};
@@ -54,6 +55,7 @@ impl Hand {
             ledger: ledger.clone(),
             models: Models::new(),
             tombstones: Tombstones::default(),
+            in_hand: InHand::default(),
             replies: ReplyPrefixes::default(),
             limits: Limits::default(),
             rpc_times: RpcTimes {

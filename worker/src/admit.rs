@@ -1,5 +1,5 @@
 //! Decides whether a delivery is run: who it is, whether it is answered already, whether it is too
-//! late, which version takes it, and whether its input fits.
+//! late, which version takes it, and whether its input fits. A body by reference is fetched here.
 //!
 //! The order is that of `ARCHITECTURE.md`: identity; an outcome that stands already; headers;
 //! attempts; cancellation; deadline; model; body. Whatever ends here ends with a message that names
@@ -7,22 +7,27 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use inferq_schemas::headers::{JobHeaders, ParsedHeaders};
-use inferq_schemas::identity::{JobId, body_digest};
+use inferq_schemas::identity::JobId;
 use inferq_schemas::subjects::{Lane, ReplyPrefixes};
-use inferq_schemas::{ContentType, InferRequest, Limits};
+use inferq_schemas::tensor::Tensor;
+use inferq_schemas::{ContentType, HeaderProblem, InferRequest, Limits};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{Instrument, info_span, warn};
 
+use crate::cancel::InHand;
 use crate::cancelled::Tombstones;
 use crate::deadline::{Deadline, RpcTimes, rpc_deadline_unix_ms, unix_ms_now};
 use crate::disposition::JobError;
 use crate::job::{Admitted, Ask, Author, Delivery, Finished, Job, Origin, Outcome, Verdict};
 use crate::ledger::{Ledger, header_pairs};
 use crate::metrics::Door;
-use crate::models::Models;
+use crate::models::{Models, Version};
 use crate::telemetry;
+
+mod referenced;
 
 /// The newest `Infer-Proto` that this version speaks.
 const PROTOCOL: u32 = 1;
@@ -35,6 +40,8 @@ pub struct Admission {
     pub models: Models,
     /// Jobs that were cancelled.
     pub tombstones: Tombstones,
+    /// Lets a cancellation reach a job whose body is fetched.
+    pub in_hand: InHand,
     /// Addresses that replies may go to.
     pub replies: ReplyPrefixes,
     /// What a request may hold.
@@ -81,7 +88,7 @@ pub async fn run(
 
 impl Admission {
     async fn admit(&self, delivery: Delivery) -> Result<Admitted, Box<Finished>> {
-        let (job, problems) = self.identify(delivery);
+        let (mut job, problems) = self.identify(delivery);
         let span = job.span.clone();
         async move {
             if let Some(standing) = self.standing(&job).await {
@@ -90,7 +97,7 @@ impl Admission {
                     verdict: Verdict::Standing(standing),
                 }));
             }
-            match self.examine(&job, problems) {
+            match self.take(&mut job, problems).await {
                 Ok((version, inputs, ask)) => Ok(Admitted {
                     job,
                     version,
@@ -105,7 +112,7 @@ impl Admission {
     }
 
     /// Identity and headers. A job without an id of its own is called by its place in the stream.
-    pub fn identify(&self, delivery: Delivery) -> (Job, Vec<inferq_schemas::HeaderProblem>) {
+    pub fn identify(&self, delivery: Delivery) -> (Job, Vec<HeaderProblem>) {
         let fallback = match &delivery.origin {
             Origin::Queue(queued) => JobId::derived(&queued.stream, queued.sequence),
             Origin::Rpc { .. } => JobId::random(),
@@ -122,7 +129,7 @@ impl Admission {
         let span = info_span!("job", job = %headers.id, model = %delivery.model, lane = %lane);
         telemetry::set_parent(&span, &headers);
         let job = Job {
-            digest: body_digest(&delivery.model, &delivery.body),
+            digest: headers.body_digest(&delivery.model, &delivery.body),
             content_type: headers
                 .content_type
                 .unwrap_or_else(|| ContentType::detect(&delivery.body)),
@@ -174,18 +181,19 @@ impl Admission {
         }
     }
 
-    fn examine(
+    /// Steps 3 to 8: the version that takes the job, its inputs, and what it asks beside them.
+    async fn take(
         &self,
-        job: &Job,
-        problems: Vec<inferq_schemas::HeaderProblem>,
-    ) -> Result<
-        (
-            Arc<crate::models::Version>,
-            Vec<inferq_schemas::tensor::Tensor>,
-            Ask,
-        ),
-        JobError,
-    > {
+        job: &mut Job,
+        problems: Vec<HeaderProblem>,
+    ) -> Result<(Arc<Version>, Vec<Tensor>, Ask), JobError> {
+        let version = self.examine(job, problems)?;
+        let body = self.body(job).await?;
+        let (inputs, ask) = self.decode(&body, job.content_type, &version)?;
+        Ok((version, inputs, ask))
+    }
+
+    fn examine(&self, job: &Job, problems: Vec<HeaderProblem>) -> Result<Arc<Version>, JobError> {
         if job.headers.proto > PROTOCOL {
             return Err(JobError::NewerProtocol(job.headers.proto));
         }
@@ -205,32 +213,35 @@ impl Admission {
         if job.deadline.is_some_and(Deadline::has_passed) {
             return Err(JobError::Expired);
         }
-        let version = self
-            .models
+        self.models
             .resolve(&job.model, &job.headers.version)
             .map_err(|failure| match self.models.snapshot().get(&job.model) {
                 None if job.ack().is_some() => JobError::Unloaded(job.model.clone()),
                 _ => JobError::Unknown(failure),
-            })?;
-        if job.headers.payload_ref.is_some() {
-            let message = "Infer-Payload-Ref: this worker takes bodies inside the message only; send the body itself";
-            return Err(JobError::Unsupported(message.to_owned()));
-        }
-        let decoded = InferRequest::decode(&job.body, Some(job.content_type), &self.limits)?;
+            })
+    }
+
+    fn decode(
+        &self,
+        body: &Bytes,
+        content_type: ContentType,
+        version: &Version,
+    ) -> Result<(Vec<Tensor>, Ask), JobError> {
+        let decoded = InferRequest::decode(body, Some(content_type), &self.limits)?;
         let ask = Ask::of(&decoded.request, decoded.form);
-        check_outputs(&ask.outputs, &version)?;
+        check_outputs(&ask.outputs, version)?;
         let inputs = decoded
             .request
             .into_tensors(&version.inputs, &self.limits)?;
         if version.batching.is_ok() {
             check_rows(&inputs)?;
         }
-        Ok((version, inputs, ask))
+        Ok((inputs, ask))
     }
 }
 
 /// Where rows are computed apart from each other, every input has the same number of them.
-fn check_rows(inputs: &[inferq_schemas::tensor::Tensor]) -> Result<(), JobError> {
+fn check_rows(inputs: &[Tensor]) -> Result<(), JobError> {
     let Some(first) = inputs.first() else {
         return Ok(());
     };
@@ -250,7 +261,7 @@ fn check_rows(inputs: &[inferq_schemas::tensor::Tensor]) -> Result<(), JobError>
     }
 }
 
-fn check_outputs(asked: &[String], version: &crate::models::Version) -> Result<(), JobError> {
+fn check_outputs(asked: &[String], version: &Version) -> Result<(), JobError> {
     let known = |name: &String| version.outputs.iter().any(|output| output.name == *name);
     let unknown: Vec<&str> = asked
         .iter()

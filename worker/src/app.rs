@@ -183,6 +183,7 @@ impl Worker {
             ledger: self.ledger.clone(),
             models: self.models.clone(),
             tombstones: tombstones.clone(),
+            in_hand: in_hand.clone(),
             replies: self.checked.replies.clone(),
             limits: Limits::default(),
             rpc_times: RpcTimes {
@@ -200,7 +201,6 @@ impl Worker {
             cache: Cache::open(&self.config.cache, self.metrics.clone())?,
             flights: Default::default(),
             work: work_in,
-            ledger: self.ledger.clone(),
             author: author.clone(),
             in_hand: in_hand.clone(),
             tombstones: tombstones.clone(),

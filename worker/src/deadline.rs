@@ -28,6 +28,14 @@ impl Deadline {
     }
 }
 
+/// Waits until the deadline passes; for ever without one.
+pub async fn passed(deadline: Option<Deadline>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.0.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A year: longer than any stream keeps a job.
 const MAX_AHEAD_MS: u64 = 365 * 24 * 3600 * 1000;
 

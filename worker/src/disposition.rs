@@ -1,10 +1,13 @@
 //! Failure -> end the job, or try it again later: one pure function.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use inferq_schemas::headers::Status;
 use inferq_schemas::subjects::ModelName;
 use inferq_schemas::{ErrorCode, Failure, HeaderProblem, RequestError};
+
+use crate::blobs::BlobError;
 
 /// Why a job got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +49,40 @@ pub enum JobError {
     /// Something it asks for is not in this worker.
     #[error("{0}")]
     Unsupported(String),
-    /// The answer does not fit into a message.
+    /// Its body by reference is not what the reference says; sending the job again cannot help.
+    #[error("Infer-Payload-Ref: object {name}: {problem}; store the body again and send a new job")]
+    Body {
+        /// Name of the object.
+        name: Arc<str>,
+        /// What is wrong with it.
+        #[source]
+        problem: BlobError,
+    },
+    /// Its body by reference is larger than this worker may hold.
     #[error(
-        "the answer has {bytes} bytes, the server takes {limit}; ask for fewer outputs or send fewer rows"
+        "Infer-Payload-Ref: the body has {size} bytes, this worker takes {limit}; send fewer rows, or raise --max-inflight-bytes of the workers"
+    )]
+    BodyTooLarge {
+        /// Size of the body as the reference says.
+        size: u64,
+        /// The most it may have.
+        limit: usize,
+    },
+    /// The bucket of bodies did not give or take one. It may later.
+    #[error("a body by reference: {0}")]
+    Bucket(#[source] BlobError),
+    /// The answer fits neither into a message nor beside it.
+    #[error(
+        "the answer has {bytes} bytes, the server takes {limit}, and {problem}; ask for fewer outputs, send fewer rows, or make the bucket larger with `inferq init --blobs-bytes`"
     )]
     AnswerTooLarge {
-        /// Size of the answer with its headers.
+        /// Size of the answer.
         bytes: usize,
         /// `max_payload` of the server.
         limit: usize,
+        /// Why it was not stored.
+        #[source]
+        problem: BlobError,
     },
     /// The engine refuses the input; it never will take it.
     #[error("{0}")]
@@ -129,6 +157,7 @@ pub fn disposition(error: &JobError, at: Circumstances) -> Disposition {
         JobError::Headers(_)
         | JobError::Request(_)
         | JobError::Input(_)
+        | JobError::Body { .. }
         | JobError::Unsupported(_) => end(Status::Error, ErrorCode::BadInput),
         JobError::NewerProtocol(_) if at.age >= NEWER_WORKER_GRACE => {
             end(Status::Error, ErrorCode::BadInput)
@@ -137,11 +166,14 @@ pub fn disposition(error: &JobError, at: Circumstances) -> Disposition {
         JobError::Expired => end(Status::Expired, ErrorCode::Deadline),
         JobError::Cancelled => end(Status::Cancelled, ErrorCode::Conflict),
         JobError::Unknown(failure) => Disposition::End(Status::Error, failure.clone()),
-        JobError::AnswerTooLarge { .. } => end(Status::Error, ErrorCode::TooLarge),
+        JobError::AnswerTooLarge { .. } | JobError::BodyTooLarge { .. } => {
+            end(Status::Error, ErrorCode::TooLarge)
+        }
         JobError::Model(_) => end(Status::Error, ErrorCode::Model),
         JobError::NewerProtocol(_)
         | JobError::Device(_)
         | JobError::Overrun(_)
+        | JobError::Bucket(_)
         | JobError::Unloaded(_) => {
             retry(at, backoff(at)).unwrap_or_else(|| no_retry(error, at, message.clone()))
         }
@@ -324,7 +356,24 @@ mod tests {
                 500,
             ),
             (
-                JobError::AnswerTooLarge { bytes: 2, limit: 1 },
+                JobError::AnswerTooLarge {
+                    bytes: 2,
+                    limit: 1,
+                    problem: BlobError::Full("maximum bytes exceeded".into()),
+                },
+                Status::Error,
+                413,
+            ),
+            (
+                JobError::Body {
+                    name: "a".into(),
+                    problem: BlobError::Missing,
+                },
+                Status::Error,
+                400,
+            ),
+            (
+                JobError::BodyTooLarge { size: 2, limit: 1 },
                 Status::Error,
                 413,
             ),

@@ -11,7 +11,10 @@ use inferq_schemas::subjects::ModelName;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::hold::reserve::Line;
 use crate::metrics::Metrics;
+
+mod reserve;
 
 /// How much a worker takes in before it settles something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,8 @@ struct Shared {
     limits: RoomLimits,
     held: Mutex<Held>,
     changed: Notify,
+    /// Wakes those who wait for room for a body by reference.
+    freed: Notify,
     metrics: Metrics,
 }
 
@@ -44,6 +49,7 @@ struct Held {
     bytes: usize,
     by_model: HashMap<ModelName, usize>,
     leases: HashMap<u64, Lease>,
+    line: Line,
 }
 
 #[derive(Debug)]
@@ -69,6 +75,7 @@ impl Room {
                 limits,
                 held: Mutex::default(),
                 changed: Notify::new(),
+                freed: Notify::new(),
                 metrics,
             }),
         }
@@ -103,12 +110,11 @@ impl Room {
         self.shared.lock().shut = false;
     }
 
-    /// Bytes it can take now.
+    /// Bytes it can take now; those that a body by reference waits for are taken.
     pub fn free_bytes(&self) -> usize {
-        self.shared
-            .limits
-            .bytes
-            .saturating_sub(self.shared.lock().bytes)
+        let held = self.shared.lock();
+        let taken = held.bytes.saturating_add(held.line.bytes());
+        self.shared.limits.bytes.saturating_sub(taken)
     }
 
     /// Deliveries held for `model`.
@@ -213,6 +219,7 @@ impl Drop for Hold {
         self.room.report(&held);
         drop(held);
         self.room.changed.notify_one();
+        self.room.freed.notify_waiters();
     }
 }
 

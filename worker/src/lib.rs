@@ -33,6 +33,7 @@ pub mod lookup;
 pub mod pull;
 pub mod settle;
 
+pub mod blobs;
 pub mod cancel;
 pub mod cancelled;
 pub mod disposition;

@@ -18,10 +18,9 @@ use tracing::{Instrument, warn};
 use crate::cache::Cache;
 use crate::cancel::InHand;
 use crate::cancelled::Tombstones;
-use crate::deadline::{Deadline, unix_ms_now};
+use crate::deadline::{passed, unix_ms_now};
 use crate::disposition::JobError;
 use crate::job::{Admitted, Ask, Author, Finished, Job, Origin, Verdict};
-use crate::ledger::Ledger;
 use crate::lookup::entry::CachedAnswer;
 use crate::lookup::flights::{Claim, Flights};
 use crate::metrics::Metrics;
@@ -32,9 +31,6 @@ use crate::work::{Computed, Rows, Work, devices, stack};
 mod entry;
 mod flights;
 
-/// Room for the headers of an outcome beside its body, in bytes.
-const HEADER_BYTES: usize = 4 * 1024;
-
 /// What looking up needs.
 pub struct Lookup {
     /// Finished answers.
@@ -43,8 +39,6 @@ pub struct Lookup {
     pub flights: Flights,
     /// Where new work goes.
     pub work: mpsc::Sender<Arc<Work>>,
-    /// Knows how large an answer may be.
-    pub ledger: Ledger,
     /// Writes answers.
     pub author: Author,
     /// Lets a cancellation reach the jobs in here.
@@ -297,26 +291,11 @@ impl Lookup {
             outputs: answer.outputs,
         };
         let body = response.encode(job.content_type, ask.form)?;
-        let limit = self.ledger.max_payload();
-        if body.len() + HEADER_BYTES > limit {
-            return Err(JobError::AnswerTooLarge {
-                bytes: body.len() + HEADER_BYTES,
-                limit,
-            });
-        }
         Ok(Verdict::Commit(self.author.answer(
             job,
             version.number,
             body,
         )))
-    }
-}
-
-/// Waits until the deadline passes; for ever without one.
-async fn passed(deadline: Option<Deadline>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.0.into()).await,
-        None => std::future::pending().await,
     }
 }
 

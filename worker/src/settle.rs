@@ -20,6 +20,8 @@ use crate::metrics::{Door, Metrics, OutcomeLabel};
 use crate::pull::micro::Micro;
 use crate::settlement::{Event, Settlement, Step, Terms};
 
+mod large;
+
 /// Pause before a step that had no answer is tried again; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -72,7 +74,11 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 impl Settler {
     /// Settles one job; returns when it is off the queue or given back to it.
     pub async fn settle(&self, finished: Finished) {
-        let Finished { job, verdict } = finished;
+        let Finished { job, verdict } = self.by_reference(finished).await;
+        let proposed = match &verdict {
+            Verdict::Commit(outcome) => outcome.headers.payload_ref.clone(),
+            Verdict::Standing(_) | Verdict::Retry(_) => None,
+        };
         let settlement = match verdict {
             Verdict::Commit(outcome) => Settlement::commit(outcome, terms(&job)),
             Verdict::Standing(outcome) => Settlement::standing(outcome, terms(&job)),
@@ -81,6 +87,7 @@ impl Settler {
         let started = std::time::Instant::now();
         let (outcome, conflict) = self.carry_out(&job, settlement).await;
         self.metrics.published(&job.model, started.elapsed());
+        self.clear(&job, proposed, &outcome, conflict).await;
         if let Origin::Rpc { .. } = job.origin {
             let error = outcome
                 .headers
@@ -188,7 +195,9 @@ impl Settler {
             return Event::Done;
         };
         if !settlement.is_conflict() {
-            return self.ledger.reply(address, settlement.outcome()).await;
+            let told = self.too_large_to_reply(job, settlement.outcome());
+            let told = told.as_ref().unwrap_or(settlement.outcome());
+            return self.ledger.reply(address, told).await;
         }
         self.metrics.id_conflict();
         let message = format!(
