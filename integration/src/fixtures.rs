@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use inferq_engine::{LoadLimits, Model};
 
+mod passing;
+
+pub use passing::add_passing;
+
 /// Puts the engine's test model `file` into `folder` as version 1 of `model`, the way a person copies it.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use async_nats::{Request, RequestErrorKind};
-use inferq_schemas::{Failure, Status};
+use inferq_schemas::{Failure, Status, headers::names};
 use tracing::Instrument;
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     error::CallError,
     job::Job,
     outcome::{Outcome, service_error},
+    submit::Prepared,
 };
 
 /// The worker answers 408 at the deadline itself; this is the time its answer may travel.
@@ -46,15 +47,40 @@ impl Client {
         let limit = limit.min(LONGEST);
         let request = request.into_call(limit);
         let subject = self.inner.subjects.rpc(request.model());
-        let prepared = self
-            .prepare_for(&request, subject, Instant::now() + limit)
+        let until = Instant::now() + limit;
+        let mut prepared = self
+            .prepare_for(&request, subject, until, |_| Duration::ZERO)
             .await?;
+        let stored = prepared.stored.clone();
+        if stored.is_some() {
+            // What storing has taken is gone for the worker.
+            let left = until.saturating_duration_since(Instant::now());
+            prepared
+                .headers
+                .insert(names::TIMEOUT, left.as_millis().to_string());
+        }
+        let answer = self.ask(prepared, until, limit).await;
+        if let Some(stored) = stored {
+            self.forget_body(&stored);
+        }
+        answer
+    }
+
+    /// Sends a call and waits for its answer, wherever that is, until `until`.
+    async fn ask(
+        &self,
+        prepared: Prepared,
+        until: Instant,
+        limit: Duration,
+    ) -> Result<Outcome, CallError> {
+        let until = until + GRACE;
+        let left = until.saturating_duration_since(Instant::now());
         // An inbox of its own ends with the call, so a worker can see that nobody listens.
         let message = Request::new()
             .inbox(self.inner.nats.new_inbox())
             .headers(prepared.headers)
             .payload(prepared.body)
-            .timeout(Some(limit + GRACE));
+            .timeout(Some(left));
         let deadline = || CallError::Deadline {
             model: prepared.model.clone(),
             after: limit,
@@ -62,7 +88,7 @@ impl Client {
         let subject = prepared.subject.clone();
         let request = self.inner.nats.send_request(prepared.subject, message);
         // The client's own limit starts when the request is sent, which a full connection delays.
-        let request = tokio::time::timeout(limit + GRACE, request);
+        let request = tokio::time::timeout_at(until.into(), request);
         let answer = self.inner.denials.watch(&subject, request).await?;
         let answer = answer.map_err(|_| deadline())?;
         let answer = answer.map_err(|error| match error.kind() {
@@ -73,7 +99,16 @@ impl Client {
             _ => CallError::Request(error.into()),
         })?;
         match Outcome::read(answer.headers.as_ref(), answer.payload) {
-            Ok(outcome) => judge(outcome),
+            Ok(outcome) => {
+                let outcome = judge(outcome)?;
+                let reference = outcome.headers.payload_ref.clone();
+                let whole = tokio::time::timeout_at(until.into(), self.whole(outcome)).await;
+                if let Some(reference) = reference {
+                    // Nobody else knows of it.
+                    self.forget_body(&reference);
+                }
+                whole.map_err(|_| deadline())?.map_err(CallError::Blob)
+            }
             Err(reason) => Err(match service_error(answer.headers.as_ref()) {
                 Some(failure) => CallError::Failed(failure),
                 None => CallError::Unreadable { reason },

@@ -69,7 +69,8 @@ impl Client {
     /// That is [`Status::Cancelled`](crate::Status::Cancelled), unless the job had ended before: then
     /// it stays as it ended, and its outcome is returned. A job that is queued is not run, one that
     /// runs is not answered. An id that no job has had yet is taken by this, and a job sent under it
-    /// later is not run. Ends within 10 s, whatever happens to the connection.
+    /// later is not run. Ends within 10 s, whatever happens to the connection. An answer too large for a
+    /// message stays where it is; [`Client::result`] fetches it.
     ///
     /// ```no_run
     /// # async fn example(client: inferq::Client, id: inferq::JobId) -> Result<(), Box<dyn std::error::Error>> {

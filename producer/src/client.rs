@@ -5,10 +5,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use async_nats::{ConnectOptions, Event, jetstream};
 use inferq_schemas::{Assets, Subjects, WorkerRecord, address::Login};
 use rand::{Rng, RngExt};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::{
     assets::{AssetAdmin, AssetPlan},
+    blobs::UPLOADS,
     denied::Denials,
     error::{ConnectError, ModelError, Source},
     known::{KnownModels, keys},
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) known: KnownModels,
     pub(crate) denials: Denials,
     pub(crate) replies: OnceCell<Replies>,
+    pub(crate) uploads: Semaphore,
     pub(crate) settings: Settings,
 }
 
@@ -245,6 +247,7 @@ impl ClientBuilder {
                 denials,
                 reader,
                 replies: OnceCell::new(),
+                uploads: Semaphore::new(UPLOADS),
                 settings: self.settings,
                 nats,
                 jetstream,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use inferq_schemas::{ErrorCode, Failure, JobId, ModelName, RequestError};
 
-use crate::denied::DeniedSubject;
+use crate::{blobs::BlobError, denied::DeniedSubject};
 
 /// An error of the NATS client, kept as the source.
 pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -87,16 +87,17 @@ pub enum SubmitError {
         /// Why not.
         reason: String,
     },
-    /// The body is larger than a message may be; nothing was published.
+    /// The body is too large for a message and was not stored beside it; nothing was published.
+    #[error("the body is too large for a message: {0}")]
+    Blob(#[from] BlobError),
+    /// Body and headers together are larger than a message may be; nothing was published.
     #[error(
-        "the body has {bytes} bytes, more than {limit}: 75 % of the server's max_payload of {max_payload}; \
-         send fewer rows per job, send CBOR, or raise max_payload in the server's configuration"
+        "the job has a body of {bytes} bytes and headers that do not fit beside it into the server's \
+         max_payload of {max_payload}; shorten them"
     )]
     TooLarge {
-        /// Size of the encoded body.
+        /// Size of the body in the message.
         bytes: usize,
-        /// Most bytes a body may have.
-        limit: usize,
         /// The server's limit for a whole message.
         max_payload: usize,
     },
@@ -182,6 +183,15 @@ pub enum ResultError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The answer is too large for a message and could not be fetched.
+    #[error("the answer of job {id} is too large for a message: {source}")]
+    Blob {
+        /// The job.
+        id: JobId,
+        /// Why not.
+        #[source]
+        source: BlobError,
+    },
     /// This user may not do that.
     #[error(transparent)]
     Denied(#[from] DeniedSubject),
@@ -223,6 +233,9 @@ pub enum CallError {
         /// How long we waited.
         after: Duration,
     },
+    /// The answer is too large for a message and could not be fetched.
+    #[error("the answer is too large for a message: {0}")]
+    Blob(#[source] BlobError),
     /// The answer is not one that this version reads.
     #[error("the answer cannot be read: {reason}; use an `inferq` as new as the workers")]
     Unreadable {
@@ -264,6 +277,7 @@ impl SubmitError {
         match self {
             Self::Model(error) => error.code(),
             Self::Body(_) | Self::Header { .. } => ErrorCode::BadInput,
+            Self::Blob(error) => error.code(),
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::Overloaded { .. } => ErrorCode::Overloaded,
@@ -285,6 +299,7 @@ impl ResultError {
                 ErrorCode::Unavailable
             }
             Self::Unreadable { .. } => ErrorCode::Model,
+            Self::Blob { source, .. } => source.code(),
         }
     }
 }
@@ -295,6 +310,7 @@ impl CallError {
         match self {
             Self::Submit(error) => error.code(),
             Self::Failed(failure) => failure.code,
+            Self::Blob(error) => error.code(),
             Self::NoWorker { .. } | Self::Denied(_) | Self::Request(_) => ErrorCode::Unavailable,
             Self::Deadline { .. } => ErrorCode::Deadline,
             Self::Unreadable { .. } => ErrorCode::Model,

@@ -82,7 +82,8 @@ impl Job {
         self
     }
 
-    /// Publishes a copy of the outcome on this subject.
+    /// Publishes a copy of the outcome on this subject. An answer too large for a message comes there as a
+    /// reference to it (`Infer-Payload-Ref`).
     pub fn reply_to(mut self, subject: impl Into<String>) -> Self {
         self.headers.reply_to = Some(subject.into());
         self
@@ -199,6 +200,7 @@ impl Job {
         };
         let mut headers = (*self.headers).clone();
         headers.id = self.id();
+        headers.accept_ref = true;
         headers.content_type = Some(content_type);
         let trace = crate::trace::current();
         headers.traceparent = Some(trace.traceparent);

@@ -48,6 +48,13 @@
 //! an id that is taken is [`SubmitError::Conflict`]. So after [`SubmitError::Unconfirmed`], which
 //! leaves open whether the job was queued, sending it again is always right.
 //!
+//! # Large bodies
+//!
+//! A body above three quarters of the server's `max_payload` (1 MiB unless configured) travels beside
+//! its job, in a bucket of the server, and so does a large answer; [`BlobError`] says what can go wrong
+//! on that way. The limit is what a worker may hold at once, 512 MiB unless told, and the bucket's
+//! size.
+//!
 //! # Errors
 //!
 //! There is one type for each kind of call ([`ConnectError`], [`SubmitError`], [`CallError`],
@@ -69,6 +76,7 @@
 //! client.rs   the connection, shared by clones
 //! submit.rs   durable jobs, one by one or many in a window     -> JetStream
 //! call.rs     an answer from a worker directly                 -> core NATS
+//! blobs.rs    bodies too large for a message                -> object store
 //! result.rs   the one outcome of a job, read or waited for
 //! cancel.rs   calls a job off                                  -> core NATS
 //! replies.rs  submit and wait in one, for many jobs at once
@@ -83,6 +91,7 @@
 
 pub mod assets;
 pub mod bench;
+mod blobs;
 mod call;
 mod cancel;
 mod client;
@@ -101,6 +110,7 @@ mod submit;
 mod trace;
 
 pub use assets::AssetPlan;
+pub use blobs::BlobError;
 pub use cancel::CancelError;
 pub use client::{Client, ClientBuilder};
 pub use denied::DeniedSubject;

@@ -131,11 +131,11 @@ impl Client {
             // Replies are published after the outcome is stored, so each pause can be used to look.
             while started.elapsed() < until.unwrap_or(RUN_WITHIN) {
                 match tokio::time::timeout(LOOK_AGAIN, &mut expected.outcome).await {
-                    Ok(Ok(outcome)) => return Ok(outcome),
+                    Ok(Ok(outcome)) => return Ok(self.with_body(outcome).await?),
                     Ok(Err(_)) => break,
                     Err(_) => {
                         if let Some(outcome) = self.look_again(&id).await? {
-                            return Ok(outcome);
+                            return Ok(self.with_body(outcome).await?);
                         }
                     }
                 }

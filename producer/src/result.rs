@@ -51,17 +51,25 @@ impl Client {
     ) -> Result<Outcome, ResultError> {
         if wait.is_zero() {
             let read = newer(self.read_outcome(id).await?, after);
-            return read.ok_or(ResultError::NotYet {
+            let read = read.ok_or(ResultError::NotYet {
                 id: id.clone(),
                 waited: wait,
-            });
+            })?;
+            return self.with_body(read).await;
         }
         let started = Instant::now();
         let patience = Patience::new(wait, deadline);
         match tokio::time::timeout(patience.limit, self.announced(id, after)).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => self.with_body(outcome?).await,
             Err(_) => Err(patience.over(id, started.elapsed())),
         }
+    }
+
+    /// The same outcome with its body, also where that is too large for a message.
+    pub(crate) async fn with_body(&self, outcome: Outcome) -> Result<Outcome, ResultError> {
+        let id = outcome.headers.job_id.clone();
+        let whole = self.whole(outcome).await;
+        whole.map_err(|source| ResultError::Blob { id, source })
     }
 
     /// The stored outcome, if there is one.

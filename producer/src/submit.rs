@@ -13,13 +13,21 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use inferq_schemas::{Digest, JobId, ModelName, body_digest, check_subject};
+use inferq_schemas::{
+    Digest, JobHeaders, JobId, ModelName, PayloadRef, ReplyPrefixes, check_subject,
+};
 use tracing::Instrument;
 
 pub use many::Window;
 pub(crate) use many::in_order;
 
-use crate::{client::Client, error::SubmitError, job::Job};
+use crate::{
+    blobs::{inline_limit, travel_time},
+    client::Client,
+    error::SubmitError,
+    job::Job,
+    outcome::pairs,
+};
 
 /// JetStream's answer to a publish that a limit of the stream refuses.
 const STREAM_FULL: u64 = 10_077;
@@ -54,6 +62,10 @@ pub(crate) struct Prepared {
     pub(crate) subject: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Of model and body, wherever the body is.
+    pub(crate) digest: Digest,
+    /// Where the body is that did not fit into the message, if this client has put it there.
+    pub(crate) stored: Option<PayloadRef>,
     pub(crate) deadline: Option<SystemTime>,
 }
 
@@ -61,16 +73,18 @@ impl Client {
     /// Puts a job into its queue and waits until the server has it.
     ///
     /// A publish without answer is repeated under the same id, which the server recognizes, for at
-    /// most 30 s ([`submit_within`](crate::ClientBuilder::submit_within)).
+    /// most 30 s ([`submit_within`](crate::ClientBuilder::submit_within)). A body too large for a message
+    /// is stored first, which may take as long again and 1 s for each MiB.
     ///
     /// # Errors
     /// [`SubmitError`]; nothing is queued, except perhaps with [`SubmitError::Unconfirmed`].
     pub async fn submit(&self, job: Job) -> Result<Submitted, SubmitError> {
         let span = tracing::debug_span!("publish", model = %job.model(), otel.kind = "producer");
         async {
-            let until = self.submit_until();
-            let prepared = self.prepare(&job, until).await?;
-            self.publish(&prepared, until).await
+            let prepared = self.prepare(&job, self.submit_until()).await?;
+            let submitted = self.publish(&prepared, self.submit_until()).await;
+            self.tidy(&prepared, &submitted);
+            submitted
         }
         .instrument(span)
         .await
@@ -93,10 +107,21 @@ impl Client {
         Ok(())
     }
 
-    /// Everything that can be refused without asking the queue.
+    /// Everything that can be refused without asking the queue. A large body is stored then.
     pub(crate) async fn prepare(&self, job: &Job, until: Instant) -> Result<Prepared, SubmitError> {
         let subject = self.inner.subjects.job(job.model(), job.queue());
-        self.prepare_for(job, subject, until).await
+        self.prepare_for(job, subject, until, travel_time).await
+    }
+
+    /// Forgets the body of a job that was not queued, or is queued already with a body of its own.
+    pub(crate) fn tidy(&self, job: &Prepared, submitted: &Result<Submitted, SubmitError>) {
+        let is_needed = match submitted {
+            Ok(submitted) => !submitted.duplicate,
+            Err(error) => matches!(error, SubmitError::Unconfirmed { .. }),
+        };
+        if let Some(stored) = job.stored.as_ref().filter(|_| !is_needed) {
+            self.forget_body(stored);
+        }
     }
 
     pub(crate) async fn prepare_for(
@@ -104,6 +129,7 @@ impl Client {
         job: &Job,
         subject: String,
         until: Instant,
+        more_time: fn(usize) -> Duration,
     ) -> Result<Prepared, SubmitError> {
         self.check_model(job.model(), until).await?;
         if let Some(reply) = job.reply_subject() {
@@ -113,22 +139,25 @@ impl Client {
                 reason: error.to_string(),
             })?;
         }
-        let (headers, body) = job.encode()?;
-        let max_payload = self.inner.nats.max_payload();
-        let limit = max_payload / 4 * 3;
-        if body.len() > limit {
-            return Err(SubmitError::TooLarge {
-                bytes: body.len(),
-                limit,
-                max_payload,
-            });
+        let (mut headers, mut body) = job.encode()?;
+        let digest = headers.body_digest(job.model(), &body);
+        let mut sent = header_map(headers.pairs())?;
+        let mut stored = None;
+        if body.len() > inline_limit(self.inner.nats.max_payload()) {
+            let until = until + more_time(body.len());
+            stored = Some(self.store_body(&body, until).await?);
+            headers.payload_ref.clone_from(&stored);
+            sent = header_map(headers.pairs())?;
+            body = Bytes::new();
         }
         Ok(Prepared {
             id: headers.id.clone(),
             model: job.model().clone(),
             subject,
-            headers: header_map(headers.pairs())?,
+            headers: sent,
             body,
+            digest,
+            stored,
             deadline: job.deadline_after(SystemTime::now()),
         })
     }
@@ -170,12 +199,9 @@ impl Client {
                     });
                 }
                 PublishErrorKind::MaxPayloadExceeded => {
-                    let max_payload = self.inner.nats.max_payload();
-                    let limit = max_payload / 4 * 3;
                     return Err(SubmitError::TooLarge {
                         bytes: job.body.len(),
-                        limit,
-                        max_payload,
+                        max_payload: self.inner.nats.max_payload(),
                     });
                 }
                 PublishErrorKind::WrongLastMessageId
@@ -226,12 +252,11 @@ impl Client {
         job: &Prepared,
         ack: &jetstream::publish::PublishAck,
     ) -> bool {
-        let ours = body_digest(&job.model, &job.body);
         let theirs = match self.queued_digest(ack).await {
             Some(digest) => Some(digest),
             None => self.outcome_digest(&job.id).await,
         };
-        theirs.is_some_and(|theirs| theirs != ours)
+        theirs.is_some_and(|theirs| theirs != job.digest)
     }
 
     async fn outcome_digest(&self, id: &JobId) -> Option<Digest> {
@@ -248,7 +273,10 @@ impl Client {
             .ok()?;
         let message = stream.direct_get(ack.sequence).await.ok()?;
         let subject = self.inner.subjects.parse_job(&message.subject)?;
-        Some(body_digest(&subject.model, &message.payload))
+        let id = JobId::derived(&ack.stream, ack.sequence);
+        let headers =
+            JobHeaders::parse(pairs(&message.headers), id, &ReplyPrefixes::default()).headers;
+        Some(headers.body_digest(&subject.model, &message.payload))
     }
 }
 

@@ -6,6 +6,7 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use futures::{StreamExt, stream};
 use inferq::{AssetPlan, ByteSize, Client, Job, Lane, ResultError, SubmitError};
+use inferq_schemas::PayloadRef;
 
 use common::{SOON, answer, deployment, digits, job, messages, server};
 
@@ -129,18 +130,30 @@ async fn a_finished_job_still_tells_whether_the_body_is_the_same() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_fit_a_message_is_refused_with_the_limit() {
+async fn a_body_above_three_quarters_of_a_message_goes_beside_it() {
     let deployment = deployment(AssetPlan::default()).await;
     let limit = (1 << 20) / 4 * 3;
-    let fits = deployment.client.submit(job(vec![b' '; limit])).await;
-    assert!(fits.is_ok(), "{fits:?}");
-    let error = deployment
-        .client
-        .submit(job(vec![b' '; limit + 1]))
-        .await
-        .expect_err("one byte too many");
-    assert_eq!(error.code().as_u16(), 413);
-    assert!(error.to_string().contains(&limit.to_string()), "{error}");
+    for (bytes, is_beside) in [(limit, false), (limit + 1, true)] {
+        let body = vec![b' '; bytes];
+        let submitted = deployment.client.submit(job(body.clone())).await;
+        let submitted = submitted.expect("both are accepted");
+        let server = async_nats::jetstream::new(deployment.client.nats().clone());
+        let stream = server.get_stream(&submitted.stream).await;
+        let stream = stream.expect("the stream is there");
+        let message = stream.direct_get(submitted.sequence).await;
+        let message = message.expect("it is queued");
+        let reference = message.headers.get("Infer-Payload-Ref");
+        assert_eq!(reference.is_some(), is_beside);
+        assert_eq!(message.payload.is_empty(), is_beside);
+        if let Some(reference) = reference {
+            let reference: PayloadRef = reference.as_str().parse().expect("a reference");
+            assert!(reference.is_of(&body));
+            let store = server.get_object_store("infer_blobs").await;
+            let store = store.expect("the bucket is there");
+            let object = store.info(reference.name()).await.expect("it is there");
+            assert_eq!((object.size, object.chunks), (bytes, 2));
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use async_nats::jetstream::{
 use inferq_schemas::JobId;
 
 use crate::{
+    blobs::BlobError,
     denied::DeniedSubject,
     error::{Source, SubmitError},
 };
@@ -91,6 +92,17 @@ pub enum ReplayError {
     Deadline {
         /// The job.
         job: JobId,
+    },
+    /// Its body, which did not fit into a message, is not there any more.
+    #[error(
+        "job {job} is not sent again without its body: {source}. If that is gone, submit the job anew from its source"
+    )]
+    NoBody {
+        /// The job.
+        job: JobId,
+        /// What the bucket of bodies says.
+        #[source]
+        source: BlobError,
     },
     /// The job was not accepted again, or that is not certain ([`SubmitError::Unconfirmed`]); trying
     /// again is always right.

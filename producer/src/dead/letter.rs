@@ -5,9 +5,10 @@ use std::{borrow::Cow, time::SystemTime};
 use async_nats::jetstream;
 use bytes::Bytes;
 use inferq_schemas::{
-    ContentType, DeadHeaders, Digest, InferRequest, JobId, Lane, Limits, ModelName, Subjects,
-    body_digest,
+    ContentType, DeadHeaders, Digest, InferRequest, JobId, Lane, Limits, ModelName, PayloadRef,
+    Subjects, body_digest,
     headers::{dead, names},
+    identity::referenced_body_digest,
 };
 use serde_json::Value;
 
@@ -88,6 +89,13 @@ impl DeadEntry {
     }
 }
 
+impl DeadEntry {
+    /// Where the body of its job is, if it did not fit into the message.
+    pub fn body_reference(&self) -> Option<PayloadRef> {
+        self.header(names::PAYLOAD_REF)?.parse().ok()
+    }
+}
+
 impl DeadLetter {
     /// What the body is, as the job says or as its first byte does.
     pub fn content_type(&self) -> ContentType {
@@ -98,7 +106,10 @@ impl DeadLetter {
 
     /// The digest of model and body, which outcomes have in `Infer-Body-Digest`.
     pub fn digest(&self) -> Digest {
-        body_digest(&self.entry.model, &self.body)
+        match self.entry.body_reference() {
+            Some(reference) => referenced_body_digest(&self.entry.model, reference.digest()),
+            None => body_digest(&self.entry.model, &self.body),
+        }
     }
 
     /// The request as a JSON value, whatever it travelled as; `None` if it is not one.

@@ -14,7 +14,7 @@ use inferq_schemas::{
     headers::{dead, names},
 };
 
-use super::{DeadEntry, DeadLetter, DeadLetters, ReplayError};
+use super::{DeadEntry, DeadLetters, ReplayError};
 use crate::{
     error::ResultError,
     outcome::Outcome,
@@ -124,7 +124,14 @@ impl DeadLetters {
             return Err(ReplayError::Deadline { job });
         }
         self.client.check_model(&entry.model, until).await?;
-        let DeadLetter { body, .. } = self.read(entry).await?;
+        if let Some(reference) = entry.body_reference() {
+            let found = self.client.blob_record(&reference).await;
+            if let Err(source) = found {
+                return Err(ReplayError::NoBody { job, source });
+            }
+        }
+        let letter = self.read(entry).await?;
+        let digest = letter.digest();
         let mut headers = HeaderMap::new();
         for (name, value) in &pairs {
             headers.append(
@@ -137,7 +144,9 @@ impl DeadLetters {
             model: entry.model.clone(),
             subject: self.client.inner.subjects.job(&entry.model, entry.lane),
             headers,
-            body,
+            body: letter.body,
+            digest,
+            stored: None,
             deadline,
         })
     }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use inferq_schemas::{
     ContentType, ErrorCode, Failure, JobHeaders, JobId, Lane, ModelName, OutcomeHeaders,
-    ReplyPrefixes, ResultMode, Status, body_digest,
+    ReplyPrefixes, ResultMode, Status,
 };
 
 use super::{QueueError, Queues};
@@ -214,7 +214,7 @@ impl Queued {
             worker: WORKER.to_owned(),
             model_version: None,
             attempt: ATTEMPT,
-            body_digest: Some(body_digest(model, &message.payload)),
+            body_digest: Some(headers.body_digest(model, &message.payload)),
             payload_ref: None,
             content_type,
             traceparent: headers.traceparent.clone(),

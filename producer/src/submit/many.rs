@@ -74,7 +74,9 @@ impl Client {
 
     async fn submit_with_patience(&self, job: &Job, room: &Room) -> Result<Submitted, SubmitError> {
         let prepared = self.prepare(job, self.submit_until()).await?;
-        self.publish_with_patience(&prepared, Some(room)).await
+        let submitted = self.publish_with_patience(&prepared, Some(room)).await;
+        self.tidy(&prepared, &submitted);
+        submitted
     }
 
     /// Publishes once the queue has room, and the window if there is one.
