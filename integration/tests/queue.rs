@@ -63,9 +63,10 @@ async fn take(client: &Client, count: usize) -> Result<Vec<jetstream::Message>> 
     taken.map_err(|error| anyhow::anyhow!(error))
 }
 
+/// Returns once the server has taken it in, so that what is asked next comes after it.
 async fn acknowledge(message: &jetstream::Message, kind: AckKind) -> Result<()> {
-    let sent = message.ack_with(kind).await;
-    sent.map_err(|error| anyhow::anyhow!(error))
+    let confirmed = message.double_ack_with(kind).await;
+    confirmed.map_err(|error| anyhow::anyhow!(error))
 }
 
 #[tokio::test]
