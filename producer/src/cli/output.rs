@@ -2,7 +2,7 @@
 
 use std::{
     io::{IsTerminal, Write},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_NO_BORDERS};
@@ -176,6 +176,17 @@ fn about(outcome: &Outcome) -> String {
 /// A duration in whole seconds, such as `1m 5s`.
 pub(super) fn seconds(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
+/// How long ago that was, in whole seconds; nothing if it lies ahead by this clock.
+pub(super) fn age(time: SystemTime) -> String {
+    seconds(SystemTime::now().duration_since(time).unwrap_or_default())
+}
+
+/// Milliseconds since 1970.
+pub(super) fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// About how many bytes, such as `1.2 MiB`.

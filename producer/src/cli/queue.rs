@@ -1,7 +1,5 @@
 //! `inferq queue`: what waits for workers.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::bail;
 use inferq::{
     Lane, ModelName, ReplyPrefixes,
@@ -12,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     Ended, Global,
     confirm::{Unasked, confirmed},
-    output::{Output, seconds, size},
+    output::{Output, age, size, unix_ms},
 };
 
 /// Look at the queues of models, or empty one.
@@ -249,20 +247,11 @@ fn details(queue: &QueueState, output: &Output) -> String {
     lines.join("\n")
 }
 
-fn age(time: SystemTime) -> String {
-    let now = SystemTime::now();
-    seconds(now.duration_since(time).unwrap_or_default())
-}
-
-fn unix_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use inferq::queue::{ConsumerState, StreamState};
+    use std::time::SystemTime;
 
     fn queue(consumer: Option<ConsumerState>) -> QueueState {
         QueueState {

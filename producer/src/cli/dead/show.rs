@@ -1,11 +1,9 @@
 //! Dead letters as people and programs see them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use inferq::dead::{DeadEntry, DeadLetter};
 use serde_json::{Value, json};
 
-use crate::cli::output::{Output, seconds};
+use crate::cli::output::{Output, age, unix_ms};
 
 pub(super) const HEADINGS: [&str; 9] = [
     "job", "model", "lane", "status", "code", "attempts", "age", "bytes", "reason",
@@ -27,7 +25,7 @@ pub(super) fn row(entry: &DeadEntry) -> Vec<String> {
                 .map(|failure| failure.code.to_string()),
         ),
         known(reason.attempts.map(|attempts| attempts.to_string())),
-        age(entry),
+        age(entry.stored),
         entry.bytes.to_string(),
         printable(entry.message()),
     ]
@@ -93,7 +91,7 @@ pub(super) fn whole(letter: &DeadLetter, output: &Output) -> String {
         put("attempts", format!("{attempts}, the last by {worker}"));
     }
     let when = humantime::format_rfc3339_seconds(entry.stored);
-    put("died", format!("{when}, {} ago", age(entry)));
+    put("died", format!("{when}, {} ago", age(entry.stored)));
     let outcome = match reason.outcome {
         Some(outcome) => format!(", of outcome {outcome}"),
         None => String::new(),
@@ -128,16 +126,6 @@ fn printable(text: &str) -> String {
         }
     }
     shown
-}
-
-fn age(entry: &DeadEntry) -> String {
-    let now = SystemTime::now();
-    seconds(now.duration_since(entry.stored).unwrap_or_default())
-}
-
-fn unix_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
