@@ -25,7 +25,7 @@ use crate::disposition::JobError;
 use crate::job::{Author, Outcome};
 use crate::ledger::{Keep, Ledger, header_map};
 use crate::metrics::{Metrics, OutcomeLabel};
-use crate::pull::micro::QUEUE_GROUP;
+use crate::pull::micro::{LAST_REQUESTS, QUEUE_GROUP, QUIET};
 use crate::settlement::Event;
 
 mod in_hand;
@@ -40,9 +40,6 @@ const BURY_WITHIN: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Cancellations that one worker answers at the same time.
 const MOST_AT_ONCE: usize = 64;
-/// What is taken in at most after a stop, and how long a quiet moment is: see `pull/rpc.rs`.
-const LAST_REQUESTS: u64 = 64;
-const QUIET: Duration = Duration::from_millis(250);
 
 /// What calling off needs.
 #[derive(Clone)]

@@ -20,6 +20,10 @@ use tracing::warn;
 pub const SERVICE: &str = "inferq";
 /// The queue group of its endpoints.
 pub const QUEUE_GROUP: &str = "infer";
+/// Requests that are still taken in when the group is left; more than are ever on their way at once to one worker.
+pub const LAST_REQUESTS: u64 = 64;
+/// Who leaves it and heard nothing for this long has heard the last.
+pub const QUIET: Duration = Duration::from_millis(250);
 
 /// What this worker tells about itself. Cheap to clone.
 #[derive(Debug, Clone)]

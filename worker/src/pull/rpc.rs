@@ -25,17 +25,13 @@ use crate::job::{Delivery, Origin};
 use crate::ledger::{Ledger, header_map, header_pairs, server_code};
 use crate::metrics::Metrics;
 use crate::pull::consumers::{Serving, ready_models};
-use crate::pull::micro::{Micro, QUEUE_GROUP};
+use crate::pull::micro::{LAST_REQUESTS, Micro, QUEUE_GROUP, QUIET};
 
 /// How long a spilled request waits for the stream's word.
 const SPILL_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Requests a closing door still takes; more than are ever on their way at once to one worker.
-const LAST_REQUESTS: u64 = 64;
 /// Requests of one door that are passed on to the queue at the same time.
 const MOST_SPILLS: usize = 64;
-/// A closing door that heard nothing for this long is closed.
-const QUIET: Duration = Duration::from_millis(250);
 
 /// What the doors need.
 #[derive(Clone)]
