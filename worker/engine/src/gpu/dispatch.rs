@@ -20,9 +20,8 @@ pub(super) struct Dispatch {
 
 impl Dispatch {
     /// As the shader's immediate block takes them.
-    pub(super) fn immediates(&self) -> Vec<u8> {
-        let bytes = self.immediates.iter().flat_map(|word| word.to_ne_bytes());
-        bytes.collect()
+    pub(super) fn immediates(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.immediates)
     }
 }
 

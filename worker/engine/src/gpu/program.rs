@@ -331,7 +331,7 @@ impl Program {
                 };
                 pass.set_pipeline(&pipeline.pipeline);
                 pass.set_bind_group(0, bindings, &[]);
-                pass.set_immediates(0, &launch.immediates());
+                pass.set_immediates(0, launch.immediates());
                 let [x, y, z] = launch.groups;
                 pass.dispatch_workgroups(x, y, z);
             }

@@ -9,6 +9,7 @@ Weights come from a fixed seed, so the files change only when this script or a p
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,20 +114,23 @@ def forest(name, kind, classes, negative=False, **attributes):
     )
 
 
+def add_node(nodes, operator, *names, **attributes):
+    output = f"t{len(nodes)}"
+    nodes.append(helper.make_node(operator, list(names), [output], name=f"node_{output}", **attributes))
+    return output
+
+
+def add_weight(weights, array):
+    name = f"w{len(weights)}"
+    weights[name] = np.asarray(array)
+    return name
+
+
 def encoder():
     """One layer of an encoder, 10 wide with 2 heads, as torch writes it; the last product is clipped."""
     f32, i64 = TensorProto.FLOAT, TensorProto.INT64
     weights, nodes = {}, []
-
-    def add(operator, *names, **attributes):
-        output = f"t{len(nodes)}"
-        nodes.append(helper.make_node(operator, list(names), [output], name=f"node_{output}", **attributes))
-        return output
-
-    def weight(array):
-        name = f"w{len(weights)}"
-        weights[name] = np.asarray(array)
-        return name
+    add, weight = partial(add_node, nodes), partial(add_weight, weights)
 
     def linear(rows, inside, outside, flipped=False):
         product = add("MatMul", rows, weight(floats(inside, outside) / np.float32(3)))
@@ -162,16 +166,7 @@ def old_encoder():
     """One layer of an encoder as torch wrote it before the operators for norms and gelu, 12 wide with 3 heads."""
     f32 = TensorProto.FLOAT
     weights, nodes = {}, []
-
-    def add(operator, *names, **attributes):
-        output = f"t{len(nodes)}"
-        nodes.append(helper.make_node(operator, list(names), [output], name=f"node_{output}", **attributes))
-        return output
-
-    def weight(array):
-        name = f"w{len(weights)}"
-        weights[name] = np.asarray(array)
-        return name
+    add, weight = partial(add_node, nodes), partial(add_weight, weights)
 
     def linear(rows, inside, outside):
         product = add("MatMul", rows, weight(floats(inside, outside) / np.float32(3)))
