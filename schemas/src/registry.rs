@@ -73,6 +73,10 @@ pub struct ServedModel {
     pub inputs: Vec<TensorSpec>,
     /// Its outputs in the model's order.
     pub outputs: Vec<TensorSpec>,
+    /// By input, the names of the values of a row in order, where `model.toml` gives them: how tables
+    /// are read into it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, Vec<String>>,
 }
 
 /// A live worker, in the bucket `infer_workers` under its id; written anew every 5 s.
@@ -143,6 +147,7 @@ mod tests {
                 batching_refused: None,
                 inputs: vec![input],
                 outputs: vec![],
+                columns: [("pixels".into(), vec!["pixel_0".into()])].into(),
             }],
         };
         let json = serde_json::to_value(&record).expect("serializable");

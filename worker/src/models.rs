@@ -193,6 +193,7 @@ impl Models {
                 batching_refused: newest.batching.clone().err(),
                 inputs: newest.inputs.clone(),
                 outputs: newest.outputs.clone(),
+                columns: columns(&newest.settings),
             })
         };
         snapshot.iter().filter_map(newest).collect()
@@ -210,6 +211,15 @@ impl Models {
         drop(changing);
         self.0.changes.send_modify(|count| *count += 1);
     }
+}
+
+/// The columns of each input that has a list of them.
+fn columns(settings: &ModelSettings) -> BTreeMap<String, Vec<String>> {
+    let named = settings.inputs.iter();
+    let named = named.filter(|(_, input)| !input.columns.is_empty());
+    named
+        .map(|(name, input)| (name.clone(), input.columns.clone()))
+        .collect()
 }
 
 fn not_found(message: String) -> Failure {
