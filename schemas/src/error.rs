@@ -139,7 +139,7 @@ pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
 }
 
 /// At most `max` bytes of `text` with control characters escaped, for quoting it in a message.
-pub(crate) fn shorten(text: &str, max: usize) -> String {
+pub fn shorten(text: &str, max: usize) -> String {
     let mut short = String::new();
     for c in text.chars() {
         let mut escaped = [0; 4];

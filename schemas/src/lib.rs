@@ -92,13 +92,14 @@ mod wire;
 
 pub use assets::Assets;
 pub use cache_key::{CacheKey, CacheScope};
-pub use error::{ErrorCode, Failure, nearest};
+pub use error::{ErrorCode, Failure, nearest, shorten};
 pub use headers::{
     DeadHeaders, HeaderProblem, JobHeaders, OutcomeHeaders, ParsedHeaders, ResultMode, Status,
     VersionSelector,
 };
 pub use identity::{BodyDigest, Digest, JobId, body_digest};
 pub use limits::Limits;
+pub use number::{Misfit, Number, Rounding};
 pub use reference::PayloadRef;
 pub use registry::{ModelRecord, ServedModel, WorkerRecord, WorkerState};
 pub use request::{

@@ -6,14 +6,16 @@ use crate::datatype::DataType;
 
 /// A number wide enough for every element but text: integers and booleans as `Int`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Number {
+pub enum Number {
+    /// A whole number, or 0 and 1 for a boolean.
     Int(i128),
+    /// A floating-point number of any width.
     Float(f64),
 }
 
 /// How a number may become a float.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rounding {
+pub enum Rounding {
     /// To the nearest value, as a decimal that somebody wrote must be.
     Nearest,
     /// Only if the value is the same, as between tensors.
@@ -22,7 +24,7 @@ pub(crate) enum Rounding {
 
 /// Why a number does not fit a datatype.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Misfit {
+pub struct Misfit {
     number: Number,
     datatype: DataType,
 }
@@ -58,7 +60,7 @@ impl Misfit {
 
 impl Number {
     /// The element at the start of `bytes`, little-endian; `None` for BYTES or too few bytes.
-    pub(crate) fn read(datatype: DataType, bytes: &[u8]) -> Option<Self> {
+    pub fn read(datatype: DataType, bytes: &[u8]) -> Option<Self> {
         Some(match datatype {
             DataType::Bool | DataType::Uint8 => Self::Int((*bytes.first()?).into()),
             DataType::Uint16 => Self::Int(u16::from_le_bytes(*bytes.first_chunk()?).into()),
@@ -80,7 +82,10 @@ impl Number {
     ///
     /// Infinities and NaN stay what they are among floats. A float becomes an integer only if it
     /// is whole; a finite number never becomes infinite.
-    pub(crate) fn write(
+    ///
+    /// # Errors
+    /// [`Misfit`] if the datatype cannot hold the number; nothing is appended then.
+    pub fn write(
         self,
         datatype: DataType,
         rounding: Rounding,
