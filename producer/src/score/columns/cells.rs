@@ -1,0 +1,485 @@
+//! One cell as elements of an input, appended as bytes.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Decimal128Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{
+    Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, FixedSizeListArray, ListArray,
+    PrimitiveArray, StringArray,
+};
+use arrow_schema::DataType as ArrowType;
+use inferq_schemas::{DataType, Number, Rounding, shorten};
+
+use super::json_list::{self, Nesting};
+
+/// A column in the form its cells are read in.
+pub(super) enum Cells<'a> {
+    Text(&'a StringArray),
+    Json(&'a StringArray),
+    Binary(&'a BinaryArray),
+    Bool(&'a BooleanArray),
+    Int8(&'a PrimitiveArray<Int8Type>),
+    Int16(&'a PrimitiveArray<Int16Type>),
+    Int32(&'a PrimitiveArray<Int32Type>),
+    Int64(&'a PrimitiveArray<Int64Type>),
+    Uint8(&'a PrimitiveArray<UInt8Type>),
+    Uint16(&'a PrimitiveArray<UInt16Type>),
+    Uint32(&'a PrimitiveArray<UInt32Type>),
+    Uint64(&'a PrimitiveArray<UInt64Type>),
+    Fp16(&'a PrimitiveArray<Float16Type>),
+    Fp32(&'a PrimitiveArray<Float32Type>),
+    Fp64(&'a PrimitiveArray<Float64Type>),
+    Decimal(&'a PrimitiveArray<Decimal128Type>, i8),
+    List(&'a ListArray, Box<Cells<'a>>),
+    FixedList(&'a FixedSizeListArray, Box<Cells<'a>>),
+}
+
+/// Whether [`Cells`] reads columns of this type, and elements of `datatype` can come from them.
+pub(super) fn readable(column: &ArrowType, datatype: DataType) -> bool {
+    match column {
+        ArrowType::Utf8 => true,
+        ArrowType::Binary => datatype == DataType::Bytes,
+        ArrowType::List(item) | ArrowType::FixedSizeList(item, _) => {
+            readable(item.data_type(), datatype)
+        }
+        other => datatype != DataType::Bytes && is_number(other),
+    }
+}
+
+/// Whether the cells of this type are numbers or booleans.
+pub(super) fn is_number(column: &ArrowType) -> bool {
+    match column {
+        ArrowType::Boolean | ArrowType::Decimal128(..) => true,
+        other => other.is_integer() || other.is_floating(),
+    }
+}
+
+impl<'a> Cells<'a> {
+    /// Reads `column`, whose type is [`readable`].
+    pub(super) fn of(column: &'a ArrayRef, json: bool) -> Option<Self> {
+        Some(match column.data_type() {
+            ArrowType::Utf8 if json => Self::Json(column.as_string()),
+            ArrowType::Utf8 => Self::Text(column.as_string()),
+            ArrowType::Binary => Self::Binary(column.as_binary()),
+            ArrowType::Boolean => Self::Bool(column.as_boolean()),
+            ArrowType::Int8 => Self::Int8(column.as_primitive()),
+            ArrowType::Int16 => Self::Int16(column.as_primitive()),
+            ArrowType::Int32 => Self::Int32(column.as_primitive()),
+            ArrowType::Int64 => Self::Int64(column.as_primitive()),
+            ArrowType::UInt8 => Self::Uint8(column.as_primitive()),
+            ArrowType::UInt16 => Self::Uint16(column.as_primitive()),
+            ArrowType::UInt32 => Self::Uint32(column.as_primitive()),
+            ArrowType::UInt64 => Self::Uint64(column.as_primitive()),
+            ArrowType::Float16 => Self::Fp16(column.as_primitive()),
+            ArrowType::Float32 => Self::Fp32(column.as_primitive()),
+            ArrowType::Float64 => Self::Fp64(column.as_primitive()),
+            ArrowType::Decimal128(_, scale) => Self::Decimal(column.as_primitive(), *scale),
+            ArrowType::List(_) => {
+                let list = column.as_list::<i32>();
+                Self::List(list, Box::new(Self::of(list.values(), false)?))
+            }
+            ArrowType::FixedSizeList(..) => {
+                let list = column.as_fixed_size_list();
+                Self::FixedList(list, Box::new(Self::of(list.values(), false)?))
+            }
+            _ => return None,
+        })
+    }
+
+    /// Whether the type says that cells are lists; text may hold lists, too.
+    pub(super) fn are_lists(&self) -> bool {
+        matches!(self, Self::List(..) | Self::FixedList(..))
+    }
+
+    fn array(&self) -> &dyn Array {
+        match self {
+            Self::Text(array) | Self::Json(array) => *array,
+            Self::Binary(array) => *array,
+            Self::Bool(array) => *array,
+            Self::Int8(array) => *array,
+            Self::Int16(array) => *array,
+            Self::Int32(array) => *array,
+            Self::Int64(array) => *array,
+            Self::Uint8(array) => *array,
+            Self::Uint16(array) => *array,
+            Self::Uint32(array) => *array,
+            Self::Uint64(array) => *array,
+            Self::Fp16(array) => *array,
+            Self::Fp32(array) => *array,
+            Self::Fp64(array) => *array,
+            Self::Decimal(array, _) => *array,
+            Self::List(array, _) => *array,
+            Self::FixedList(array, _) => *array,
+        }
+    }
+
+    /// Appends the elements of cell `row`, one or a whole list; notes the lengths of lists.
+    ///
+    /// # Errors
+    /// The value and what was expected; what was appended by then is to be cut off.
+    pub(super) fn append(
+        &self,
+        row: usize,
+        datatype: DataType,
+        nesting: &mut Nesting,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        self.append_at(row, datatype, 0, nesting, out)
+    }
+
+    fn append_at(
+        &self,
+        row: usize,
+        datatype: DataType,
+        depth: usize,
+        nesting: &mut Nesting,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        if self.array().is_null(row) {
+            return Err(format!("null where {datatype} is expected"));
+        }
+        match self {
+            Self::Text(array) => {
+                let text = array.value(row);
+                if depth == 0 && datatype != DataType::Bytes && text.trim_start().starts_with('[') {
+                    let json = &mut |leaf: &str| append_json(leaf, datatype, out);
+                    return json_list::elements(text, nesting, json);
+                }
+                append_text(text, datatype, out)
+            }
+            Self::Json(array) => {
+                let text = array.value(row);
+                if text.starts_with('[') {
+                    let json = &mut |leaf: &str| append_json(leaf, datatype, out);
+                    return json_list::elements(text, nesting, json);
+                }
+                append_json(text, datatype, out)
+            }
+            Self::Binary(array) => append_bytes(array.value(row), out),
+            Self::List(array, items) => {
+                let offsets = array.value_offsets();
+                let range = offsets[row] as usize..offsets[row + 1] as usize;
+                items.append_list(range, datatype, depth, nesting, out)
+            }
+            Self::FixedList(array, items) => {
+                let start = row * array.value_length() as usize;
+                let range = start..start + array.value_length() as usize;
+                items.append_list(range, datatype, depth, nesting, out)
+            }
+            _ => append_number(self.number(row), datatype, out),
+        }
+    }
+
+    /// Appends the cells `range` as one list.
+    fn append_list(
+        &self,
+        range: std::ops::Range<usize>,
+        datatype: DataType,
+        depth: usize,
+        nesting: &mut Nesting,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        if !nesting.note(depth, range.len()) {
+            return Err("lists of different lengths side by side".to_owned());
+        }
+        let whole = |array: &dyn Array| array.null_count() == 0;
+        match (self, datatype) {
+            (Self::Fp32(array), DataType::Fp32) if whole(array) => {
+                let values = &array.values()[range];
+                out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            (Self::Uint8(array), DataType::Uint8) if whole(array) => {
+                out.extend_from_slice(&array.values()[range]);
+            }
+            (Self::Int64(array), DataType::Int64) if whole(array) => {
+                let values = &array.values()[range];
+                out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            _ => {
+                for item in range {
+                    self.append_at(item, datatype, depth + 1, nesting, out)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The number in a cell of a number column.
+    fn number(&self, row: usize) -> Number {
+        fn int<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, row: usize) -> Number
+        where
+            T::Native: Into<i128>,
+        {
+            Number::Int(array.value(row).into())
+        }
+        match self {
+            Self::Bool(array) => Number::Int(array.value(row).into()),
+            Self::Int8(array) => int(array, row),
+            Self::Int16(array) => int(array, row),
+            Self::Int32(array) => int(array, row),
+            Self::Int64(array) => int(array, row),
+            Self::Uint8(array) => int(array, row),
+            Self::Uint16(array) => int(array, row),
+            Self::Uint32(array) => int(array, row),
+            Self::Uint64(array) => int(array, row),
+            Self::Fp16(array) => Number::Float(array.value(row).into()),
+            Self::Fp32(array) => Number::Float(array.value(row).into()),
+            Self::Fp64(array) => Number::Float(array.value(row)),
+            Self::Decimal(array, 0) => Number::Int(array.value(row)),
+            Self::Decimal(array, scale) => {
+                // Through text, as the nearest to a decimal is not the quotient of two floats.
+                let text = format!("{}e{}", array.value(row), -i32::from(*scale));
+                Number::Float(text.parse().unwrap_or(f64::NAN))
+            }
+            Self::Text(_)
+            | Self::Json(_)
+            | Self::Binary(_)
+            | Self::List(..)
+            | Self::FixedList(..) => Number::Float(f64::NAN),
+        }
+    }
+}
+
+fn append_number(number: Number, datatype: DataType, out: &mut Vec<u8>) -> Result<(), String> {
+    match (number, datatype) {
+        // The common ones at once.
+        (Number::Float(float), DataType::Fp64) => out.extend_from_slice(&float.to_le_bytes()),
+        (Number::Float(float), DataType::Fp32) if (float as f32).is_finite() => {
+            out.extend_from_slice(&(float as f32).to_le_bytes());
+        }
+        _ => {
+            let done = number.write(datatype, Rounding::Nearest, out);
+            done.map_err(|misfit| misfit.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Text as it stands in a file: a number, a truth value, or for BYTES whatever it is.
+pub(super) fn append_text(text: &str, datatype: DataType, out: &mut Vec<u8>) -> Result<(), String> {
+    match datatype {
+        DataType::Bytes => return append_bytes(text.as_bytes(), out),
+        DataType::Fp32 => {
+            if let Ok(float) = text.parse::<f32>()
+                && float.is_finite()
+            {
+                out.extend_from_slice(&float.to_le_bytes());
+                return Ok(());
+            }
+        }
+        DataType::Fp64 => {
+            if let Ok(float) = text.parse::<f64>()
+                && float.is_finite()
+            {
+                out.extend_from_slice(&float.to_le_bytes());
+                return Ok(());
+            }
+        }
+        DataType::Int64 => {
+            if let Ok(int) = text.parse::<i64>() {
+                out.extend_from_slice(&int.to_le_bytes());
+                return Ok(());
+            }
+        }
+        _ => {}
+    }
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(format!("empty where {datatype} is expected"));
+    }
+    let Some(number) = number_in(text) else {
+        let text = shorten(text, 40);
+        return Err(format!("`{text}` where {datatype} is expected"));
+    };
+    if let (Number::Float(_), DataType::Fp32) = (number, datatype)
+        && let Ok(float) = text.parse::<f32>()
+        && float.is_finite()
+    {
+        // From the text again, since by way of f64 it would be rounded twice.
+        out.extend_from_slice(&float.to_le_bytes());
+        return Ok(());
+    }
+    append_number(number, datatype, out)
+}
+
+/// The number or truth value that text is, if it is one. Infinity only where it is spelled out.
+pub(super) fn number_in(text: &str) -> Option<Number> {
+    if let Ok(int) = text.parse::<i128>() {
+        return Some(Number::Int(int));
+    }
+    if let Ok(float) = text.parse::<f64>() {
+        let spelled = || {
+            text.trim_start_matches(['+', '-'])
+                .starts_with(['i', 'I', 'n', 'N'])
+        };
+        return (float.is_finite() || spelled()).then_some(Number::Float(float));
+    }
+    match text {
+        "true" | "True" | "TRUE" => Some(Number::Int(1)),
+        "false" | "False" | "FALSE" => Some(Number::Int(0)),
+        _ => None,
+    }
+}
+
+/// A JSON value that is no list.
+fn append_json(json: &str, datatype: DataType, out: &mut Vec<u8>) -> Result<(), String> {
+    let wrong = |expected: &dyn std::fmt::Display| {
+        Err(format!(
+            "{} where {expected} is expected",
+            shorten(json, 40)
+        ))
+    };
+    let text = json.starts_with('"');
+    if datatype == DataType::Bytes {
+        if !text {
+            return wrong(&"text");
+        }
+        return match serde_json::from_str::<String>(json) {
+            Ok(text) => append_bytes(text.as_bytes(), out),
+            Err(_) => wrong(&"text"),
+        };
+    }
+    match json {
+        // How JSON says what it has no number for.
+        "\"NaN\"" => append_number(Number::Float(f64::NAN), datatype, out),
+        "\"Infinity\"" => append_number(Number::Float(f64::INFINITY), datatype, out),
+        "\"-Infinity\"" => append_number(Number::Float(f64::NEG_INFINITY), datatype, out),
+        _ if text || json.starts_with('{') || json == "null" => wrong(&datatype),
+        _ => append_text(json, datatype, out),
+    }
+}
+
+/// One element of a BYTES tensor: its length and its bytes.
+fn append_bytes(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    let length = u32::try_from(bytes.len()).map_err(|_| "4 GiB or more in one cell".to_owned())?;
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str, datatype: DataType) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        append_text(text, datatype, &mut out).map(|()| out)
+    }
+
+    fn json(text: &str, datatype: DataType) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        append_json(text, datatype, &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn floats_take_every_number_and_are_rounded_once() {
+        let float = |value: f32| Ok(value.to_le_bytes().to_vec());
+        for (cell, value) in [
+            ("1", 1.0),
+            (" 2.5 ", 2.5),
+            ("+1e3", 1000.0),
+            ("1.", 1.0),
+            (".5", 0.5),
+            ("-inf", f32::NEG_INFINITY),
+            ("Infinity", f32::INFINITY),
+            ("True", 1.0),
+            // Half way between two floats once it is a double.
+            (" 1.00000017881393432617187499", 1.000_000_1),
+        ] {
+            assert_eq!(text(cell, DataType::Fp32), float(value), "{cell}");
+        }
+        assert!(text("nan", DataType::Fp32).is_ok());
+        assert_eq!(
+            text("1e39", DataType::Fp32).expect_err("too large"),
+            "1e39 is beyond FP32"
+        );
+        assert!(
+            text("1e999", DataType::Fp64)
+                .expect_err("too large")
+                .contains("`1e999`")
+        );
+        assert_eq!(
+            text("", DataType::Fp32).expect_err("empty"),
+            "empty where FP32 is expected"
+        );
+        assert_eq!(
+            text("abc", DataType::Fp64).expect_err("a word"),
+            "`abc` where FP64 is expected"
+        );
+        assert_eq!(
+            text("0.5", DataType::Fp16),
+            Ok(half::f16::from_f32(0.5).to_le_bytes().to_vec())
+        );
+    }
+
+    #[test]
+    fn integers_take_whole_numbers_that_fit() {
+        assert_eq!(text("3", DataType::Int8), Ok(vec![3]));
+        assert_eq!(
+            text("3.0", DataType::Int64),
+            Ok(3_i64.to_le_bytes().to_vec())
+        );
+        let largest = text("18446744073709551615", DataType::Uint64);
+        assert_eq!(largest, Ok(u64::MAX.to_le_bytes().to_vec()));
+        assert_eq!(text("false", DataType::Bool), Ok(vec![0]));
+        for (cell, datatype) in [
+            ("1.5", DataType::Int32),
+            ("300", DataType::Uint8),
+            ("NaN", DataType::Int64),
+            ("", DataType::Int64),
+            ("2", DataType::Bool),
+        ] {
+            assert!(text(cell, datatype).is_err(), "{cell}");
+        }
+    }
+
+    #[test]
+    fn json_cells_are_strict_about_text() {
+        assert_eq!(
+            json("\"a\\u00e4\"", DataType::Bytes),
+            Ok(b"\x03\0\0\0a\xc3\xa4".to_vec())
+        );
+        assert!(json("1", DataType::Bytes).is_err());
+        assert!(json("\"1\"", DataType::Fp32).is_err());
+        assert!(json("null", DataType::Fp32).is_err());
+        assert_eq!(
+            json("1.5", DataType::Fp32),
+            Ok(1.5_f32.to_le_bytes().to_vec())
+        );
+        assert!(json("\"NaN\"", DataType::Fp32).is_ok());
+        assert!(json("\"NaN\"", DataType::Int8).is_err());
+        assert!(json("true", DataType::Bool).is_ok());
+    }
+
+    #[test]
+    fn typed_cells_keep_their_value_or_are_refused() {
+        let array: ArrayRef = std::sync::Arc::new(
+            PrimitiveArray::<Decimal128Type>::from(vec![12345_i128])
+                .with_data_type(ArrowType::Decimal128(10, 3)),
+        );
+        let cells = Cells::of(&array, false).expect("numbers");
+        let mut out = Vec::new();
+        cells
+            .append(0, DataType::Fp64, &mut Nesting::default(), &mut out)
+            .expect("a float");
+        assert_eq!(out, 12.345_f64.to_le_bytes());
+        let array: ArrayRef =
+            std::sync::Arc::new(PrimitiveArray::<Float64Type>::from(vec![0.1, 1e300, 2.0]));
+        let cells = Cells::of(&array, false).expect("numbers");
+        let append = |row, datatype| {
+            let mut out = Vec::new();
+            cells
+                .append(row, datatype, &mut Nesting::default(), &mut out)
+                .map(|()| out)
+        };
+        assert_eq!(
+            append(0, DataType::Fp32),
+            Ok(0.1_f32.to_le_bytes().to_vec())
+        );
+        assert!(append(1, DataType::Fp32).is_err());
+        assert_eq!(append(2, DataType::Int8), Ok(vec![2]));
+        assert!(append(0, DataType::Int8).is_err());
+    }
+}
