@@ -289,6 +289,27 @@ impl SubmitError {
     }
 }
 
+impl SubmitError {
+    /// May the same job be accepted later, with nothing changed but the state of the server?
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Unconfirmed { .. }
+            | Self::Overloaded { .. }
+            | Self::Model(ModelError::Unreadable { .. })
+            | Self::Blob(BlobError::Full { .. } | BlobError::Unanswered { .. }) => true,
+            Self::Model(_)
+            | Self::Body(_)
+            | Self::Header { .. }
+            | Self::Blob(_)
+            | Self::TooLarge { .. }
+            | Self::Conflict { .. }
+            | Self::NoStream { .. }
+            | Self::Denied(_)
+            | Self::Refused { .. } => false,
+        }
+    }
+}
+
 impl ResultError {
     /// The code of the wire that says the same.
     pub fn code(&self) -> ErrorCode {

@@ -84,7 +84,7 @@
 //! dead.rs     jobs that failed for good: read, replayed, deleted
 //! queue.rs    what waits for workers, and emptying it
 //! bench.rs    load with a latency histogram
-//! score/      tables into tensors and back: files of rows for a model
+//! score/      files through a model, as jobs
 //! stack/      a private nats-server, Redis and workers, for one machine and for tests
 //! ```
 //! Jobs are read and run by other programs (`inferq-worker`); this crate meets them only in

@@ -19,6 +19,8 @@ use crate::{
 
 /// Without a reply for this long the stream itself is read: a reconnect may have swallowed it.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// No job waits longer than its stream keeps it.
+const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// How long a job without deadline of its own may take.
 const RUN_WITHIN: Duration = Duration::from_secs(300);
 
@@ -57,6 +59,11 @@ impl Replies {
             waiting,
             reader,
         })
+    }
+
+    /// Where the outcome of a job is to be sent.
+    fn address(&self, id: &JobId) -> String {
+        format!("{}.{id}", self.inbox)
     }
 
     /// Expects the outcome of a job; nobody waits any more once the answer is dropped.
@@ -113,37 +120,73 @@ impl Client {
             let submitted = self.submit(job).await?;
             return Ok(self.wait(&submitted, RUN_WITHIN).await?);
         }
-        let opened = self
-            .inner
-            .replies
-            .get_or_try_init(|| Replies::open(&self.inner.nats))
-            .await;
-        let replies = opened.map_err(|error| request_error(&id, error.into()))?;
-        let address = format!("{}.{id}", replies.inbox);
+        let replies = self.replies(&id).await?;
         let mut expected = replies.expect(id.clone());
-        let submitted = self.submit(job.reply_to(address)).await?;
+        let submitted = self.submit(job.reply_to(replies.address(&id))).await?;
         if !submitted.duplicate {
             let until = submitted.deadline.map(|deadline| {
                 deadline
                     .duration_since(std::time::SystemTime::now())
                     .unwrap_or_default()
             });
-            // Replies are published after the outcome is stored, so each pause can be used to look.
-            while started.elapsed() < until.unwrap_or(RUN_WITHIN) {
-                match tokio::time::timeout(LOOK_AGAIN, &mut expected.outcome).await {
-                    Ok(Ok(outcome)) => return Ok(self.with_body(outcome).await?),
-                    Ok(Err(_)) => break,
-                    Err(_) => {
-                        if let Some(outcome) = self.look_again(&id).await? {
-                            return Ok(self.with_body(outcome).await?);
-                        }
-                    }
-                }
+            let until = started + until.unwrap_or(RUN_WITHIN);
+            if let Some(outcome) = self.replied(&mut expected, Some(until)).await? {
+                return Ok(outcome);
             }
         }
         // The first of two equal jobs may have named another address, so only the stream is sure.
         let left = RUN_WITHIN.saturating_sub(started.elapsed()).max(LOOK_AGAIN);
         Ok(self.wait(&submitted, left).await?)
+    }
+
+    /// Submits a job and waits for its outcome, however long that takes: while the queue is full, while
+    /// the server is away, and while no worker comes.
+    pub(crate) async fn run_to_the_end(&self, job: Job) -> Result<Outcome, RunError> {
+        let id = job.id();
+        let replies = self.replies(&id).await?;
+        let mut expected = replies.expect(id.clone());
+        let job = job.reply_to(replies.address(&id));
+        while let Err(error) = self.submit_with_patience(&job, None).await {
+            if !error.is_passing() {
+                return Err(error.into());
+            }
+            tracing::debug!(%error, "the server does not answer; the job is sent again");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        match self.replied(&mut expected, None).await? {
+            Some(outcome) => Ok(outcome),
+            None => Ok(self.result(&id, KEPT).await?),
+        }
+    }
+
+    async fn replies(&self, id: &JobId) -> Result<&Replies, RunError> {
+        let replies = &self.inner.replies;
+        let opened = replies.get_or_try_init(|| Replies::open(&self.inner.nats));
+        opened
+            .await
+            .map_err(|error| request_error(id, error.into()))
+    }
+
+    /// The outcome that comes as a reply, or is found stored; `None` once the time is up, or when somebody
+    /// else in this program has begun to wait for the same job.
+    async fn replied(
+        &self,
+        expected: &mut Expected<'_>,
+        until: Option<Instant>,
+    ) -> Result<Option<Outcome>, RunError> {
+        // Replies are published after the outcome is stored, so each pause can be used to look.
+        while until.is_none_or(|until| Instant::now() < until) {
+            match tokio::time::timeout(LOOK_AGAIN, &mut expected.outcome).await {
+                Ok(Ok(outcome)) => return Ok(Some(self.with_body(outcome).await?)),
+                Ok(Err(_)) => break,
+                Err(_) => {
+                    if let Some(outcome) = self.look_again(&expected.id).await? {
+                        return Ok(Some(self.with_body(outcome).await?));
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 }
 

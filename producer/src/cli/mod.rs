@@ -11,6 +11,7 @@ mod models;
 mod output;
 mod queue;
 mod result;
+mod score;
 mod submit;
 mod telemetry;
 mod up;
@@ -22,6 +23,9 @@ use clap::Parser;
 use inferq::Client;
 
 use output::Output;
+
+/// Where `inferq up` listens unless told.
+const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
 
 /// Runs ONNX models behind a message queue.
 ///
@@ -38,15 +42,15 @@ struct Cli {
 /// What every command understands.
 #[derive(Debug, Clone, clap::Args)]
 struct Global {
-    /// The NATS server; several may be given with commas.
+    /// The NATS server; several may be given with commas. nats://127.0.0.1:4222 unless told.
     #[arg(
         long,
         global = true,
         env = "INFERQ_NATS",
-        default_value = "nats://127.0.0.1:4222",
+        value_name = "URL",
         hide_env_values = true
     )]
-    nats: String,
+    nats: Option<String>,
     /// A NATS credentials file.
     #[arg(long, global = true, env = "INFERQ_NATS_CREDS", value_name = "FILE")]
     nats_creds: Option<PathBuf>,
@@ -73,6 +77,7 @@ enum Command {
     Models(models::Models),
     Queue(queue::Queue),
     Dead(dead::Dead),
+    Score(Box<score::ScoreArgs>),
     Bench(bench::Bench),
 }
 
@@ -83,15 +88,23 @@ enum Ended {
     Well,
     /// The command did its work, and what it shows is a failure that it has printed.
     ShowingFailure,
+    /// With this exit code, and everything said.
+    With(u8),
 }
 
 impl Global {
+    /// Was a server named?
+    fn names_server(&self) -> bool {
+        self.nats.is_some()
+    }
+
     async fn connect(&self) -> anyhow::Result<Client> {
         let mut builder = Client::builder().prefix(&self.prefix);
         if let Some(file) = &self.nats_creds {
             builder = builder.credentials(file);
         }
-        Ok(builder.connect(&self.nats).await?)
+        let url = self.nats.as_deref().unwrap_or(DEFAULT_SERVER);
+        Ok(builder.connect(url).await?)
     }
 }
 
@@ -116,6 +129,7 @@ pub(crate) fn run() -> ExitCode {
     match ended {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::ShowingFailure) => ExitCode::FAILURE,
+        Ok(Ended::With(code)) => ExitCode::from(code),
         Err(error) => {
             output.error(&error);
             ExitCode::FAILURE
@@ -136,6 +150,7 @@ async fn execute(cli: Cli, output: &Output) -> anyhow::Result<Ended> {
         Command::Models(command) => command.run(global).await,
         Command::Queue(command) => command.run(global, output).await,
         Command::Dead(command) => command.run(global, output).await,
+        Command::Score(command) => command.run(global, output).await,
         Command::Bench(command) => command.run(global, output).await,
     }
 }
@@ -171,6 +186,8 @@ mod tests {
             "inferq dead replay JOB OTHER --timeout 5m --wait 10s",
             "inferq dead replay --all --status dead --until 10m --yes",
             "inferq dead purge --all --lane low --yes",
+            "inferq score --model digits --models DIR --in rows.csv --out rows.parquet --keep id:int64,name",
+            "inferq score --model digits@2 --nats nats://10.0.0.1 --in a.csv b*.csv.gz --out - --resume --map a,b=x",
             "inferq models check model.onnx --explain --gpu off",
             "inferq bench digits --body {} --mode jobs --rate 100 --duration 5s",
             "inferq bench digits --body {} --concurrency 8 --count 1000",

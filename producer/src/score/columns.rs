@@ -93,7 +93,7 @@ pub struct Mapped {
 impl Mapping {
     /// Decides which of `columns` make the inputs `specs`, whose axis 0 is the row.
     ///
-    /// For each input the first that applies: `maps`; the columns that `declared` names for it; a
+    /// For each input the first that applies: `maps`; the columns that `declared` names for it, if any of them is there; a
     /// column of its name; columns called `<input>_0`, `<input>_1`, ...; and for a model with one input
     /// the only list, or else all columns of its kind, if their number fits. `sample` are first rows:
     /// they show which text columns hold numbers or lists, and settle free axes.

@@ -1,13 +1,13 @@
 //! Columns that pass from the input to the output unchanged: `--keep id,label:int64`.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, StringArray, UInt64Array};
-use arrow_cast::{CastOptions, cast_with_options};
+use arrow_array::{Array, ArrayRef, StringArray};
+use arrow_cast::cast;
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Schema};
-use arrow_select::take::take;
 use inferq_schemas::{nearest, shorten};
 
 use super::read::{Records, RowProblem, is_json};
@@ -64,12 +64,33 @@ pub enum KeepError {
 }
 
 impl KeepType {
+    const ALL: [Self; 4] = [Self::Int64, Self::Float64, Self::Text, Self::Bool];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Int64 => "int64",
+            Self::Float64 => "float64",
+            Self::Text => "text",
+            Self::Bool => "bool",
+        }
+    }
+
     fn datatype(self) -> DataType {
         match self {
             Self::Int64 => DataType::Int64,
             Self::Float64 => DataType::Float64,
             Self::Text => DataType::Utf8,
             Self::Bool => DataType::Boolean,
+        }
+    }
+}
+
+impl fmt::Display for KeepRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.column)?;
+        match self.kind {
+            Some(kind) => write!(f, ":{}", kind.name()),
+            None => Ok(()),
         }
     }
 }
@@ -81,13 +102,10 @@ impl FromStr for KeepRule {
         let (column, kind) = match text.rsplit_once(':') {
             None => (text, None),
             Some((column, kind)) => {
-                let kind = match kind.trim() {
-                    "int64" => KeepType::Int64,
-                    "float64" => KeepType::Float64,
-                    "text" => KeepType::Text,
-                    "bool" => KeepType::Bool,
-                    other => return Err(KeepError::Unknown(other.to_owned())),
-                };
+                let named = KeepType::ALL
+                    .into_iter()
+                    .find(|known| known.name() == kind.trim());
+                let kind = named.ok_or_else(|| KeepError::Unknown(kind.trim().to_owned()))?;
                 (column, Some(kind))
             }
         };
@@ -155,13 +173,12 @@ impl Kept {
             .collect()
     }
 
-    /// The rows of which a cell does not become what its rule says, ascending. Leave them out of
-    /// [`Self::take`].
+    /// The rows of which a cell does not become what its rule says, ascending; [`Self::columns`] has a null there.
     pub fn problems(&self, records: &Records) -> Vec<RowProblem> {
         let mut problems = Vec::new();
         for column in &self.columns {
             let before = column.text(records);
-            let Ok(after) = column.convert(&before, true) else {
+            let Ok(after) = column.convert(&before) else {
                 continue;
             };
             let lost = (0..before.len()).filter(|row| before.is_valid(*row) && after.is_null(*row));
@@ -184,23 +201,15 @@ impl Kept {
         problems
     }
 
-    /// The cells of `rows`, by their numbers in the whole input, a column per rule.
+    /// The cells of all rows, a column per rule; null where a cell does not become what its rule says.
     ///
     /// # Errors
-    /// What the conversion says of a row that [`Self::problems`] names, or of a number that is not among
-    /// the records.
-    pub fn take(&self, records: &Records, rows: &[u64]) -> Result<Vec<ArrayRef>, ArrowError> {
-        let places = rows.iter().map(|row| row.checked_sub(records.first_row));
-        let places = places.collect::<Option<Vec<u64>>>().ok_or_else(|| {
-            ArrowError::InvalidArgumentError("a row before those that were read".to_owned())
-        })?;
-        let places = UInt64Array::from(places);
-        let options = arrow_select::take::TakeOptions { check_bounds: true };
-        let column = |column: &Column| {
-            let chosen = take(&*column.text(records), &places, Some(options.clone()))?;
-            column.convert(&chosen, false)
-        };
-        self.columns.iter().map(column).collect()
+    /// What the conversion says of a column as a whole.
+    pub fn columns(&self, records: &Records) -> Result<Vec<ArrayRef>, ArrowError> {
+        let columns = self.columns.iter();
+        columns
+            .map(|column| column.convert(&column.text(records)))
+            .collect()
     }
 }
 
@@ -227,15 +236,12 @@ impl Column {
         Arc::new(cells.collect::<StringArray>())
     }
 
-    fn convert(&self, cells: &ArrayRef, safe: bool) -> Result<ArrayRef, ArrowError> {
+    /// Null where a cell is none of the type.
+    fn convert(&self, cells: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         if cells.data_type() == self.field.data_type() {
             return Ok(cells.clone());
         }
-        let options = CastOptions {
-            safe,
-            ..CastOptions::default()
-        };
-        cast_with_options(cells, self.field.data_type(), &options)
+        cast(cells, self.field.data_type())
     }
 }
 
@@ -277,13 +283,13 @@ mod tests {
         let records = records("id,n,x\n a,1,\nb,,2.5\nc,3,1e3\n", Format::Csv);
         let kept = kept(&records, &["n:int64", "id", "x:float64"]);
         assert!(kept.problems(&records).is_empty());
-        let columns = kept.take(&records, &[0, 2]).expect("good rows");
-        assert_eq!(columns[0].as_primitive::<Int64Type>().values(), &[1, 3]);
+        let columns = kept.columns(&records).expect("they convert");
+        let numbers: Vec<_> = columns[0].as_primitive::<Int64Type>().iter().collect();
+        assert_eq!(numbers, [Some(1), None, Some(3)]);
         let ids: Vec<_> = columns[1].as_string::<i32>().iter().collect();
-        assert_eq!(ids, [Some(" a"), Some("c")]);
+        assert_eq!(ids, [Some(" a"), Some("b"), Some("c")]);
         assert!(columns[2].is_null(0));
-        assert_eq!(columns[2].as_primitive::<Float64Type>().value(1), 1000.0);
-        assert!(kept.take(&records, &[3]).is_err());
+        assert_eq!(columns[2].as_primitive::<Float64Type>().value(2), 1000.0);
     }
 
     #[test]
@@ -293,7 +299,7 @@ mod tests {
             Format::Jsonl,
         );
         let kept = kept(&records, &["id", "n:int64"]);
-        let columns = kept.take(&records, &[0, 1, 2]).expect("good rows");
+        let columns = kept.columns(&records).expect("they convert");
         let ids: Vec<_> = columns[0].as_string::<i32>().iter().collect();
         assert_eq!(ids, [Some("a\n"), Some("7"), None]);
         assert_eq!(
@@ -319,8 +325,8 @@ mod tests {
             "{}",
             problems[0].message
         );
-        assert!(kept.take(&records, &[11]).is_err());
-        assert!(kept.take(&records, &[9]).is_err());
+        let columns = kept.columns(&records).expect("they convert");
+        assert!(columns[0].is_null(1) && columns[0].is_valid(2));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::{Field, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
 
-use super::input::{Format, InputError, InputFile};
+use super::input::{Format, InputError, InputFile, Source};
 
 pub use self::types::is_json;
 
@@ -54,6 +54,8 @@ struct Piece {
 trait Table: Send {
     /// Its columns, with types as [`types::plain`] has them.
     fn columns(&self) -> SchemaRef;
+    /// The share that has been read, 0 to 1, where that can be told.
+    fn share_read(&self) -> Option<f64>;
     /// The next rows, at least one and at most `rows`; `None` at the end.
     fn read(&mut self, rows: usize) -> Result<Option<Piece>, InputError>;
     /// Passes over rows and tells how many; fewer than `rows` only at the end.
@@ -66,6 +68,21 @@ pub struct Reader {
     columns: SchemaRef,
     current: Option<Current>,
     next_row: u64,
+    /// Bytes of the files that were read to their end, of the current one, and of all.
+    sizes: Sizes,
+}
+
+#[derive(Debug, Default)]
+struct Sizes {
+    done: u64,
+    current: u64,
+    all: u64,
+}
+
+impl Sizes {
+    fn move_on(&mut self, next: u64) {
+        self.done += std::mem::replace(&mut self.current, next);
+    }
 }
 
 struct Current {
@@ -87,8 +104,13 @@ impl Reader {
     /// # Errors
     /// [`InputError`] if it cannot be read, or if there is none.
     pub fn open(files: Vec<InputFile>) -> Result<Self, InputError> {
+        let mut sizes = Sizes {
+            all: files.iter().map(size).sum(),
+            ..Sizes::default()
+        };
         let mut files = files.into_iter();
         while let Some(file) = files.next() {
+            sizes.move_on(size(&file));
             let Some(table) = open(&file, None)? else {
                 continue;
             };
@@ -106,6 +128,7 @@ impl Reader {
                 columns,
                 current: Some(Current { table, places }),
                 next_row: 0,
+                sizes,
             });
         }
         Err(InputError::Empty)
@@ -119,6 +142,16 @@ impl Reader {
     /// The number of the row that comes next, from 0.
     pub fn next_row(&self) -> u64 {
         self.next_row
+    }
+
+    /// How much of the input was read, 0 to 1, by the sizes of the files; `None` where that cannot be told.
+    pub fn fraction(&self) -> Option<f64> {
+        let within = match &self.current {
+            Some(current) => current.table.share_read()?,
+            None => 1.0,
+        };
+        let read = within.mul_add(self.sizes.current as f64, self.sizes.done as f64);
+        (self.sizes.all > 0).then(|| (read / self.sizes.all as f64).min(1.0))
     }
 
     /// The next `rows` rows, fewer only at the end of the whole input, and `None` after it.
@@ -183,6 +216,7 @@ impl Reader {
     fn next_file(&mut self) -> Result<(), InputError> {
         self.current = None;
         for file in self.files.by_ref() {
+            self.sizes.move_on(size(&file));
             if let Some(table) = open(&file, Some(&self.columns))? {
                 let places = places(&self.columns, &table.columns(), &file)?;
                 self.current = Some(Current { table, places });
@@ -199,6 +233,14 @@ impl Current {
         let arrays = self.places.iter().map(|place| batch.column(*place).clone());
         RecordBatch::try_new(columns.clone(), arrays.collect())
             .expect("names and types were compared when the file was opened")
+    }
+}
+
+/// Bytes of a file; none for standard input, whose end nobody knows.
+fn size(file: &InputFile) -> u64 {
+    match &file.path {
+        Source::File(path) => std::fs::metadata(path).map_or(0, |about| about.len()),
+        Source::Stdin => 0,
     }
 }
 

@@ -67,14 +67,19 @@ impl Client {
             let (client, room) = (client.clone(), Arc::clone(&room));
             let span =
                 tracing::debug_span!("publish", model = %job.model(), otel.kind = "producer");
-            async move { client.submit_with_patience(&job, &room).await }.instrument(span)
+            async move { client.submit_with_patience(&job, Some(&room)).await }.instrument(span)
         });
         in_order(sends, window.jobs.max(1))
     }
 
-    async fn submit_with_patience(&self, job: &Job, room: &Room) -> Result<Submitted, SubmitError> {
+    /// Submits once the queue has room, and the window if there is one.
+    pub(crate) async fn submit_with_patience(
+        &self,
+        job: &Job,
+        room: Option<&Room>,
+    ) -> Result<Submitted, SubmitError> {
         let prepared = self.prepare(job, self.submit_until()).await?;
-        let submitted = self.publish_with_patience(&prepared, Some(room)).await;
+        let submitted = self.publish_with_patience(&prepared, room).await;
         self.tidy(&prepared, &submitted);
         submitted
     }

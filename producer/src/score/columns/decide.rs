@@ -132,7 +132,7 @@ pub(super) fn decide(
         let mapped = maps.iter().find(|rule| rule.input == spec.name);
         let found = if let Some(rule) = mapped {
             Ok((table.given("--map", &rule.columns, spec)?, By::Map))
-        } else if let Some(names) = declared.get(&spec.name) {
+        } else if let Some(names) = declared.get(&spec.name).filter(|names| table.knows(names)) {
             Ok((table.given("model.toml", names, spec)?, By::ModelToml))
         } else {
             table.search(spec, specs.len() == 1)
@@ -219,6 +219,12 @@ impl<'a> Table<'a> {
 
     fn place(&self, name: &str) -> Option<usize> {
         self.names().position(|column| column == name)
+    }
+
+    /// Whether any of the columns is there. A table that has none of them has names of its own, or
+    /// lists where others have columns.
+    fn knows(&self, names: &[String]) -> bool {
+        names.iter().any(|name| self.place(name).is_some())
     }
 
     /// The places of columns that somebody named for an input.

@@ -41,7 +41,7 @@ pub(super) fn open(file: &InputFile) -> Result<Box<dyn Table>, InputError> {
             Box::new(BufReader::with_capacity(BUFFER, source))
         }
         Source::Stdin => {
-            let mut source = bytes::text(file)?;
+            let (mut source, _) = bytes::text(file)?;
             peek(&mut source, &mut start)?;
             Box::new(Cursor::new(start.clone()).chain(source))
         }
@@ -101,6 +101,10 @@ impl<B: Iterator<Item = Result<RecordBatch, ArrowError>>> Arrow<B> {
 impl<B: Iterator<Item = Result<RecordBatch, ArrowError>> + Send> Table for Arrow<B> {
     fn columns(&self) -> SchemaRef {
         self.columns.clone()
+    }
+
+    fn share_read(&self) -> Option<f64> {
+        None
     }
 
     fn read(&mut self, rows: usize) -> Result<Option<Piece>, InputError> {

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::InputError;
 use crate::score::input::{Compression, InputFile, Source};
@@ -16,11 +18,46 @@ pub(super) const MAX_RECORD: u64 = 64 << 20;
 /// Unpacked bytes.
 pub(super) type Bytes = Box<dyn Read + Send>;
 
-/// The bytes of a text file, unpacked; standard input shows by its first bytes how it is packed.
-pub(super) fn text(file: &InputFile) -> Result<Bytes, InputError> {
+/// How far a file has been read, as it lies on the disk.
+#[derive(Debug, Default)]
+pub(super) struct Position {
+    read: Arc<AtomicU64>,
+    size: u64,
+}
+
+impl Position {
+    /// The share that has been read, 0 to 1; `None` for standard input.
+    pub(super) fn share(&self) -> Option<f64> {
+        let read = self.read.load(Ordering::Relaxed);
+        (self.size > 0).then(|| read as f64 / self.size as f64)
+    }
+}
+
+/// Counts what passes.
+struct Counted<R> {
+    inner: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.inner.read(buffer)?;
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+}
+
+/// The bytes of a text file, unpacked, and how far they are read; standard input shows by its first bytes how it
+/// is packed.
+pub(super) fn text(file: &InputFile) -> Result<(Bytes, Position), InputError> {
+    let mut position = Position::default();
     let (raw, compression): (Box<dyn BufRead + Send>, _) = match &file.path {
         Source::File(_) => {
-            let raw = BufReader::with_capacity(BUFFER, plain_file(file)?);
+            let inner = plain_file(file)?;
+            let about = inner.metadata();
+            position.size = about.map_err(|source| unreadable(file, source))?.len();
+            let read = Arc::clone(&position.read);
+            let raw = BufReader::with_capacity(BUFFER, Counted { inner, read });
             (Box::new(raw), file.compression)
         }
         Source::Stdin => {
@@ -34,14 +71,15 @@ pub(super) fn text(file: &InputFile) -> Result<Bytes, InputError> {
             (Box::new(raw), compression)
         }
     };
-    Ok(match compression {
+    let unpacked: Bytes = match compression {
         Compression::None => Box::new(raw),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(raw)),
         Compression::Zstd => {
             let decoder = zstd::Decoder::with_buffer(raw);
             Box::new(decoder.map_err(|source| unreadable(file, source))?)
         }
-    })
+    };
+    Ok((unpacked, position))
 }
 
 /// The file for formats that are read out of order. Standard input is stored in a temporary file first.

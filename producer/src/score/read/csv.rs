@@ -7,7 +7,7 @@ use arrow_array::builder::StringBuilder;
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
 
-use super::bytes::{self, BUFFER, Bounded, Bytes, damaged};
+use super::bytes::{self, BUFFER, Bounded, Bytes, Position, damaged};
 use super::types::text_column;
 use super::{InputError, Piece, Table};
 use crate::score::input::InputFile;
@@ -17,16 +17,18 @@ pub(super) struct Csv {
     reader: ::csv::Reader<Bounded<Bytes>>,
     columns: SchemaRef,
     record: ByteRecord,
+    position: Position,
 }
 
 impl Csv {
     /// `None` if the file has not even a header.
     pub(super) fn open(file: &InputFile, delimiter: u8) -> Result<Option<Self>, InputError> {
+        let (text, position) = bytes::text(file)?;
         let mut reader = ReaderBuilder::new()
             .delimiter(delimiter)
             .flexible(true)
             .buffer_capacity(BUFFER)
-            .from_reader(Bounded::new(bytes::text(file)?));
+            .from_reader(Bounded::new(text));
         let header = reader.byte_headers().map_err(|error| wrong(file, error))?;
         if header.is_empty() {
             return Ok(None);
@@ -42,6 +44,7 @@ impl Csv {
             reader,
             columns: Arc::new(Schema::new(fields)),
             record: ByteRecord::new(),
+            position,
         }))
     }
 
@@ -63,6 +66,10 @@ impl Csv {
 impl Table for Csv {
     fn columns(&self) -> SchemaRef {
         self.columns.clone()
+    }
+
+    fn share_read(&self) -> Option<f64> {
+        self.position.share()
     }
 
     fn read(&mut self, rows: usize) -> Result<Option<Piece>, InputError> {

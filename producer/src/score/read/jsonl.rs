@@ -13,7 +13,7 @@ use arrow_schema::{Schema, SchemaRef};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::bytes::{self, BUFFER, Bytes, MAX_RECORD, damaged};
+use super::bytes::{self, BUFFER, Bytes, MAX_RECORD, Position, damaged};
 use super::types::json_column;
 use super::{InputError, Piece, Table};
 use crate::score::input::InputFile;
@@ -26,6 +26,7 @@ const LIST_COLUMN: &str = "values";
 pub(super) struct Jsonl {
     file: InputFile,
     reader: BufReader<Bytes>,
+    position: Position,
     /// Lines that were read to find the columns.
     sampled: VecDeque<Line>,
     line: Line,
@@ -50,9 +51,11 @@ impl Jsonl {
         file: &InputFile,
         known: Option<&SchemaRef>,
     ) -> Result<Option<Self>, InputError> {
+        let (text, position) = bytes::text(file)?;
         let mut table = Self {
             file: file.clone(),
-            reader: BufReader::with_capacity(BUFFER, bytes::text(file)?),
+            reader: BufReader::with_capacity(BUFFER, text),
+            position,
             sampled: VecDeque::new(),
             line: Line::default(),
             columns: Columns::new(Vec::new()),
@@ -124,6 +127,10 @@ impl Jsonl {
 }
 
 impl Table for Jsonl {
+    fn share_read(&self) -> Option<f64> {
+        self.position.share()
+    }
+
     fn columns(&self) -> SchemaRef {
         self.columns.schema.clone()
     }

@@ -25,6 +25,7 @@ pub(super) struct Arrays {
     file: InputFile,
     arrays: Vec<Array>,
     columns: SchemaRef,
+    rows: u64,
     left: u64,
 }
 
@@ -58,7 +59,7 @@ impl Arrays {
                 let whole = whole.map_err(|source| unreadable(file, source))?;
                 Box::new(BufReader::with_capacity(BUFFER, whole))
             }
-            Source::Stdin => Box::new(Stream(bytes::text(file)?)),
+            Source::Stdin => Box::new(Stream(bytes::text(file)?.0)),
         };
         let name = stem(file).unwrap_or_else(|| UNNAMED.to_owned());
         let array = Array::open(file, name, bytes)?;
@@ -119,6 +120,7 @@ impl Arrays {
             file: file.clone(),
             arrays,
             columns,
+            rows: left,
             left,
         })
     }
@@ -127,6 +129,10 @@ impl Arrays {
 impl Table for Arrays {
     fn columns(&self) -> SchemaRef {
         self.columns.clone()
+    }
+
+    fn share_read(&self) -> Option<f64> {
+        Some(1.0 - self.left as f64 / self.rows.max(1) as f64)
     }
 
     fn read(&mut self, rows: usize) -> Result<Option<Piece>, InputError> {

@@ -93,6 +93,10 @@ impl Table for Parquet {
         self.columns.clone()
     }
 
+    fn share_read(&self) -> Option<f64> {
+        Some(self.next as f64 / self.rows.max(1) as f64)
+    }
+
     fn read(&mut self, rows: usize) -> Result<Option<Piece>, InputError> {
         if self.next >= self.rows {
             return Ok(None);

@@ -1,0 +1,139 @@
+"""Scores a large CSV with `inferq score` and with pandas + ONNX Runtime, and says what each took.
+
+    python -m venv venv && venv/bin/pip install -r requirements.txt && venv/bin/python compare.py [WORDS ..]
+
+The table is digits with noise: 64 columns of numbers, ROWS rows (1 000 000 unless told). Both read the CSV,
+run the digits model on every row and write a CSV of its outputs; the start of the private nats-server and
+workers counts for `inferq score`. They take turns, ROUNDS times, and the ratio is the median of the rounds' own.
+
+    time      the above, with the peak memory of the command, and whether the answers agree (default)
+    memory    peak memory of the command for ROWS / 10 and for ROWS
+    kills     kills the command KILLS times (20) at random moments, resumes it each time, and compares the
+              output with that of an undisturbed run, byte by byte
+"""
+
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+MODELS = ROOT / "integration" / "models"
+ROWS = int(os.environ.get("ROWS", 1_000_000))
+ROUNDS = int(os.environ.get("ROUNDS", 3))
+KILLS = int(os.environ.get("KILLS", 20))
+
+PANDAS = """
+import sys, numpy as np, pandas as pd, onnxruntime as ort
+model, source, target = sys.argv[1:]
+session = ort.InferenceSession(model)
+name = session.get_inputs()[0].name
+first = True
+for chunk in pd.read_csv(source, dtype=np.float32, chunksize=4096):
+    label, scores = session.run(None, {name: chunk.to_numpy(np.float32)})
+    out = pd.DataFrame(np.column_stack([label.reshape(len(chunk), -1), scores.reshape(len(chunk), -1)]))
+    out.to_csv(target, index=False, header=first, mode="w" if first else "a")
+    first = False
+"""
+
+
+def table(path, rows):
+    """Held-out digits over and over, each pixel moved a little, so that no two rows are equal."""
+    digits = np.loadtxt(MODELS / "digits" / "held_out.csv", delimiter=",", skiprows=1)[:, :64]
+    random_numbers = np.random.default_rng(7)
+    with open(path, "w") as file:
+        file.write(",".join(f"pixel_{n}" for n in range(64)) + "\n")
+        for start in range(0, rows, 10_000):
+            some = digits[np.arange(start, min(start + 10_000, rows)) % len(digits)]
+            np.savetxt(file, some + random_numbers.normal(0, 0.3, some.shape), fmt="%.3f", delimiter=",")
+
+
+def program():
+    variables = subprocess.run(["make", "-s", "env"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return variables.split('CARGO_TARGET_DIR="')[1].split('"')[0] + "/debug/inferq"
+
+
+def command(source, target, *more):
+    return [program(), "score", "--model", "digits", "--models", str(MODELS), "--in", source, "--out", target, *more]
+
+
+def run(arguments):
+    """Seconds, and the peak memory of the process itself in MB."""
+    began = time.perf_counter()
+    process = psutil.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    peak = 0
+    while process.poll() is None:
+        try:
+            peak = max(peak, process.memory_info().rss)
+        except psutil.Error:
+            pass
+        time.sleep(0.05)
+    took = time.perf_counter() - began
+    if process.returncode != 0:
+        sys.exit(process.stderr.read().decode())
+    return took, peak / 1e6
+
+
+def compare_time(folder, source):
+    ours, theirs = folder / "ours.csv", folder / "theirs.csv"
+    script = [sys.executable, "-c", PANDAS, str(MODELS / "digits" / "1" / "model.onnx"), source, str(theirs)]
+    ratios = []
+    for round_number in range(ROUNDS):
+        turns = [("inferq", command(source, str(ours), "--force")), ("pandas", script)]
+        took = {name: run(arguments) for name, arguments in (turns if round_number % 2 else reversed(turns))}
+        ratios.append(took["inferq"][0] / took["pandas"][0])
+        told = ", ".join(f"{name} {seconds:.1f} s, {peak:.0f} MB" for name, (seconds, peak) in sorted(took.items()))
+        print(f"{told}, ratio {ratios[-1]:.2f}", flush=True)
+    one, two = (np.genfromtxt(path, delimiter=",", skip_header=1) for path in (ours, theirs))
+    print(f"{ROWS} rows: ratio {statistics.median(ratios):.2f}; largest difference {np.abs(one - two).max():.1e}")
+
+
+def compare_memory(folder, source):
+    few = folder / "few.csv"
+    table(few, ROWS // 10)
+    for path in (str(few), source):
+        took, peak = run(command(path, str(folder / "out.csv"), "--force"))
+        print(f"{path}: {took:.1f} s, the command takes at most {peak:.0f} MB", flush=True)
+
+
+def compare_kills(folder, source):
+    calm, harried = folder / "calm.csv", folder / "harried.csv"
+    took, _ = run(command(source, str(calm), "--force"))
+    harried.unlink(missing_ok=True)
+    dice = random.Random(int(os.environ.get("SEED", 1)))
+    for _ in range(KILLS):
+        process = subprocess.Popen(command(source, str(harried), "--resume"), stderr=subprocess.DEVNULL)
+        try:
+            process.wait(dice.uniform(0.1, 1.5 * took / 4))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    if not harried.exists():
+        run(command(source, str(harried), "--resume"))
+    same = calm.read_bytes() == harried.read_bytes()
+    print(f"{ROWS} rows, killed up to {KILLS} times: {'byte by byte the same' if same else 'THE OUTPUT DIFFERS'}")
+    return same
+
+
+def main():
+    words = sys.argv[1:] or ["time"]
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        source = str(folder / "rows.csv")
+        table(source, ROWS)
+        cases = {"time": compare_time, "memory": compare_memory, "kills": compare_kills}
+        if any(cases[word](folder, source) is False for word in words):
+            sys.exit(1)
+
+
+main()
