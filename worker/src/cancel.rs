@@ -25,7 +25,7 @@ use crate::disposition::JobError;
 use crate::job::{Author, Outcome};
 use crate::ledger::{Keep, Ledger, header_map};
 use crate::metrics::{Metrics, OutcomeLabel};
-use crate::pull::micro::{LAST_REQUESTS, QUEUE_GROUP, QUIET};
+use crate::pull::micro::Member;
 use crate::settlement::Event;
 
 mod in_hand;
@@ -59,13 +59,11 @@ impl Canceller {
     ///
     /// # Errors
     /// If the connection is closed.
-    pub async fn listen(&self) -> Result<(Subscriber, Subscriber), SubscribeError> {
+    pub async fn listen(&self) -> Result<(Subscriber, Member), SubscribeError> {
         let subject = self.ledger.subjects().every_cancel();
         let client = self.ledger.client();
         let heard = client.subscribe(subject.clone()).await?;
-        let requests = client
-            .queue_subscribe(subject, QUEUE_GROUP.to_owned())
-            .await?;
+        let requests = Member::join(client, subject).await?;
         Ok((heard, requests))
     }
 
@@ -86,9 +84,8 @@ impl Canceller {
     }
 
     /// Answers this worker's share of the cancellations until `stop`, then those on their way.
-    pub async fn answer(self, mut requests: Subscriber, stop: CancellationToken) {
+    pub async fn answer(self, mut requests: Member, stop: CancellationToken) {
         let mut answers = JoinSet::new();
-        let mut received = 0;
         loop {
             tokio::select! {
                 biased;
@@ -96,25 +93,21 @@ impl Canceller {
                 Some(_) = answers.join_next() => {}
                 request = requests.next(), if answers.len() < MOST_AT_ONCE => match request {
                     Some(request) => {
-                        received += 1;
                         answers.spawn(self.clone().call_off(request));
                     }
                     None => break,
                 },
             }
         }
-        self.leave(requests, received, &mut answers).await;
+        match requests.leave(&self.ledger).await {
+            Ok(mut last) => {
+                while let Some(request) = last.next().await {
+                    answers.spawn(self.clone().call_off(request));
+                }
+            }
+            Err(error) => warn!(%error, "could not leave the queue group of cancellations"),
+        }
         while answers.join_next().await.is_some() {}
-    }
-
-    /// The client forgets a subscription before the server does, so its end is set ahead first.
-    async fn leave(&self, mut requests: Subscriber, received: u64, answers: &mut JoinSet<()>) {
-        if let Err(error) = requests.unsubscribe_after(received + LAST_REQUESTS).await {
-            warn!(%error, "could not leave the queue group of cancellations");
-        }
-        while let Ok(Some(request)) = timeout(QUIET, requests.next()).await {
-            answers.spawn(self.clone().call_off(request));
-        }
     }
 
     async fn call_off(self, request: Message) {

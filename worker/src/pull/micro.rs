@@ -3,7 +3,7 @@
 //!
 //! The client library has this protocol too, but an endpoint of it cannot be drained: requests that
 //! arrive between its unsubscribe and the server's note of it are dropped, and a rolling restart
-//! loses calls. Here the endpoints are plain queue subscriptions of `rpc.rs`, which drains them.
+//! loses calls. Here the endpoints are queue subscriptions that are left one by one (`micro/member.rs`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,14 +16,14 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+mod member;
+
+pub use member::{LastRequests, Member};
+
 /// The service name that every worker shares.
 pub const SERVICE: &str = "inferq";
 /// The queue group of its endpoints.
 pub const QUEUE_GROUP: &str = "infer";
-/// Requests that are still taken in when the group is left; more than are ever on their way at once to one worker.
-pub const LAST_REQUESTS: u64 = 64;
-/// Who leaves it and heard nothing for this long has heard the last.
-pub const QUIET: Duration = Duration::from_millis(250);
 
 /// What this worker tells about itself. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -8,8 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, ErrorCode as NatsErrorCode};
-use async_nats::{HeaderMap, Message, Subscriber};
-use futures::StreamExt;
+use async_nats::{HeaderMap, Message};
 use inferq_schemas::headers::{JobHeaders, names};
 use inferq_schemas::identity::JobId;
 use inferq_schemas::subjects::{Lane, ModelName, ReplyPrefixes};
@@ -25,7 +24,7 @@ use crate::job::{Delivery, Origin};
 use crate::ledger::{Ledger, header_map, header_pairs, server_code};
 use crate::metrics::Metrics;
 use crate::pull::consumers::{Serving, ready_models};
-use crate::pull::micro::{LAST_REQUESTS, Micro, QUEUE_GROUP, QUIET};
+use crate::pull::micro::{Member, Micro};
 
 /// How long a spilled request waits for the stream's word.
 const SPILL_TIMEOUT: Duration = Duration::from_millis(250);
@@ -102,12 +101,8 @@ impl Doors {
         deliveries: mpsc::Sender<Delivery>,
     ) {
         let subject = self.ledger.subjects().rpc(&model);
-        let subscribed = self
-            .ledger
-            .client()
-            .queue_subscribe(subject.clone(), QUEUE_GROUP.to_owned())
-            .await;
-        let mut requests = match subscribed {
+        let joined = Member::join(self.ledger.client(), subject.clone()).await;
+        let mut requests = match joined {
             Ok(requests) => requests,
             Err(error) => {
                 warn!(%error, subject, "RPC door not opened");
@@ -115,7 +110,6 @@ impl Doors {
             }
         };
         self.micro.add(&model, subject);
-        let mut received = 0;
         let mut inside = Inside {
             model: model.clone(),
             deliveries,
@@ -126,45 +120,22 @@ impl Doors {
                 biased;
                 () = close.cancelled() => break,
                 request = requests.next() => match request {
-                    Some(request) => {
-                        received += 1;
-                        self.take(&mut inside, request).await;
-                    }
+                    Some(request) => self.take(&mut inside, request).await,
                     None => break,
                 },
             }
         }
-        if let Err(error) = self.leave(&mut inside, requests, received).await {
-            warn!(%error, %model, "could not leave the RPC queue group");
+        match requests.leave(&self.ledger).await {
+            Ok(mut last) => {
+                while let Some(request) = last.next().await {
+                    self.take(&mut inside, request).await;
+                }
+            }
+            Err(error) => warn!(%error, %model, "could not leave the RPC queue group"),
         }
         while inside.spills.join_next().await.is_some() {}
         self.micro.remove(&model);
         info!(%model, "RPC door closed");
-    }
-
-    /// Leaves the queue group and takes in what was on its way.
-    ///
-    /// The client forgets a subscription before the server does, and drops what arrives between. So
-    /// the end is set a few requests ahead first: under load it is reached at once, and without
-    /// load a quiet moment is waited for.
-    async fn leave(
-        &self,
-        inside: &mut Inside,
-        mut requests: Subscriber,
-        received: u64,
-    ) -> Result<(), async_nats::UnsubscribeError> {
-        requests.unsubscribe_after(received + LAST_REQUESTS).await?;
-        while let Ok(request) = tokio::time::timeout(QUIET, requests.next()).await {
-            match request {
-                Some(request) => self.take(inside, request).await,
-                None => return Ok(()),
-            }
-        }
-        requests.unsubscribe().await?;
-        while let Some(request) = requests.next().await {
-            self.take(inside, request).await;
-        }
-        Ok(())
     }
 
     async fn take(&self, inside: &mut Inside, request: Message) {
