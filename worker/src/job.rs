@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use inferq_schemas::headers::{JobHeaders, OutcomeHeaders, ResultMode, Status};
-use inferq_schemas::identity::Digest;
+use inferq_schemas::identity::{Digest, JobId};
 use inferq_schemas::subjects::{Lane, ModelName};
 use inferq_schemas::tensor::Tensor;
-use inferq_schemas::{ContentType, Failure, Form, InferRequest};
+use inferq_schemas::{ContentType, ErrorCode, Failure, Form, InferRequest};
 use tracing::Span;
 
 use crate::deadline::{Deadline, unix_ms_now};
@@ -192,6 +192,36 @@ pub struct Outcome {
     pub body: Bytes,
     /// Its sequence in the results stream, once it stands there.
     pub sequence: Option<u64>,
+}
+
+impl Outcome {
+    /// Stands for a record at `sequence` that is not ours to read: asking again would bring the same, for
+    /// ever.
+    pub fn unreadable(job: &JobId, sequence: Option<u64>) -> Self {
+        let failure = Failure::new(
+            ErrorCode::Conflict,
+            format!(
+                "the record that stands as the outcome of job {job} cannot be read; use a new id"
+            ),
+        );
+        let content_type = ContentType::Json;
+        Self {
+            body: failure.body(content_type),
+            headers: OutcomeHeaders {
+                job_id: job.clone(),
+                status: Status::Error,
+                failure: Some(failure),
+                worker: "unknown".to_owned(),
+                model_version: None,
+                attempt: 0,
+                body_digest: None,
+                payload_ref: None,
+                content_type,
+                traceparent: None,
+            },
+            sequence,
+        }
+    }
 }
 
 impl Record for Outcome {

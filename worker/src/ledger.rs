@@ -16,19 +16,23 @@ use inferq_schemas::assets::Assets;
 use inferq_schemas::headers::{OutcomeHeaders, Status};
 use inferq_schemas::identity::JobId;
 use inferq_schemas::subjects::{Lane, ModelName, Subjects};
-use inferq_schemas::{ContentType, ErrorCode, Failure};
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use crate::job::{Job, Outcome};
 use crate::settlement::Event;
 
 mod headers;
+mod problem;
 
 use headers::{bytes_of, dead_headers, dead_reason, headers_again};
 pub use headers::{header_map, header_pairs};
+use problem::LastProblem;
 
 /// Longest wait for the answer to one step. Longer than a leader election, shorter than ack_wait.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why something could not be sent in time.
+const CONGESTED: &str = "the connection takes no more";
 
 /// Headers that a stream takes: the server's limit of 64 KiB, less what the client adds.
 const MAX_HEADER_BYTES: usize = 63 * 1024;
@@ -43,6 +47,7 @@ pub struct Ledger {
     jetstream: jetstream::Context,
     subjects: Subjects,
     assets: Assets,
+    problem: LastProblem,
 }
 
 /// What a dead letter keeps of its job.
@@ -69,7 +74,13 @@ impl Ledger {
             jetstream,
             subjects,
             assets,
+            problem: LastProblem::default(),
         }
+    }
+
+    /// What had no answer, and why, the last time that something had none.
+    pub fn last_problem(&self) -> String {
+        self.problem.text()
     }
 
     /// COMMIT: writes `outcome` if the last one for its job has sequence `expected`, 0 for none.
@@ -96,6 +107,14 @@ impl Ledger {
 
     /// The outcome that stands for `job`.
     pub async fn read(&self, job: &JobId) -> Result<Option<Outcome>, Unanswered> {
+        let read = self.read_once(job).await;
+        if let Err(error) = &read {
+            self.problem.note("a standing outcome not read", error);
+        }
+        read
+    }
+
+    async fn read_once(&self, job: &JobId) -> Result<Option<Outcome>, Unanswered> {
         let stream = self
             .jetstream
             .get_stream_no_info(self.assets.results())
@@ -121,7 +140,7 @@ impl Ledger {
             })),
             Err(error) => {
                 error!(%job, %error, "what stands as the outcome of a job is no outcome; its caller is told so");
-                Ok(Some(unreadable(job, sequence)))
+                Ok(Some(Outcome::unreadable(job, sequence)))
             }
         }
     }
@@ -197,8 +216,8 @@ impl Ledger {
                 warn!(%error, "reply too large for the server, the outcome keeps it");
                 Event::Done
             }
-            Ok(Err(error)) => unanswered("reply not sent", &error),
-            Err(_) => unanswered("reply not sent", &"the connection takes no more"),
+            Ok(Err(error)) => self.unanswered("reply not sent", &error),
+            Err(_) => self.unanswered("reply not sent", &CONGESTED),
         }
     }
 
@@ -292,9 +311,14 @@ impl Ledger {
     async fn tell(&self, ack: &str, verb: Bytes) -> Event<Outcome> {
         match tokio::time::timeout(STEP_TIMEOUT, self.client.publish(ack.to_owned(), verb)).await {
             Ok(Ok(())) => Event::Done,
-            Ok(Err(error)) => unanswered("acknowledgement not sent", &error),
-            Err(_) => unanswered("acknowledgement not sent", &"the connection takes no more"),
+            Ok(Err(error)) => self.unanswered("acknowledgement not sent", &error),
+            Err(_) => self.unanswered("acknowledgement not sent", &CONGESTED),
         }
+    }
+
+    fn unanswered(&self, what: &'static str, error: &dyn std::fmt::Display) -> Event<Outcome> {
+        self.problem.note(what, error);
+        Event::Unanswered
     }
 
     async fn publish_expecting(&self, subject: String, publish: PublishMessage) -> Published {
@@ -309,11 +333,11 @@ impl Ledger {
             }
             Ok(Err(error)) if is_wrong_sequence(&error) => Published::Refused,
             Ok(Err(error)) => {
-                warn!(%error, "a settlement was not written, trying again");
+                self.problem.note("not written", &error);
                 Published::Unanswered
             }
             Err(_) => {
-                warn!("a settlement had no answer, trying again");
+                self.problem.note("not written", &"no answer in time");
                 Published::Unanswered
             }
         }
@@ -351,11 +375,6 @@ pub(crate) fn server_code(error: &dyn std::error::Error) -> Option<NatsErrorCode
     Some(source.error_code())
 }
 
-fn unanswered(what: &'static str, error: &dyn std::fmt::Display) -> Event<Outcome> {
-    debug!(%error, what, "a settlement step had no answer");
-    Event::Unanswered
-}
-
 /// The server did not answer, or not in a way we understand.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -364,30 +383,5 @@ pub struct Unanswered(String);
 impl Unanswered {
     pub(crate) fn of(error: impl std::fmt::Display) -> Self {
         Self(error.to_string())
-    }
-}
-
-/// Stands for a record that is not ours to read: asking again would bring the same, for ever.
-fn unreadable(job: &JobId, sequence: Option<u64>) -> Outcome {
-    let failure = Failure::new(
-        ErrorCode::Conflict,
-        format!("the record that stands as the outcome of job {job} cannot be read; use a new id"),
-    );
-    let content_type = ContentType::Json;
-    Outcome {
-        body: failure.body(content_type),
-        headers: OutcomeHeaders {
-            job_id: job.clone(),
-            status: Status::Error,
-            failure: Some(failure),
-            worker: "unknown".to_owned(),
-            model_version: None,
-            attempt: 0,
-            body_digest: None,
-            payload_ref: None,
-            content_type,
-            traceparent: None,
-        },
-        sequence,
     }
 }

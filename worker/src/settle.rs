@@ -12,7 +12,7 @@ use inferq_schemas::headers::{ResultMode, Status};
 use inferq_schemas::{ErrorCode, Failure};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{Instrument, debug, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use crate::job::{Author, Finished, Job, Origin, Outcome, Verdict};
 use crate::ledger::{DeadLetter, Keep, Ledger};
@@ -132,7 +132,8 @@ impl Settler {
             let event = self.perform(job, &settlement).await;
             if event == Event::Unanswered {
                 self.metrics.commit_retried();
-                shut.get_or_insert_with(|| self.gate.shut());
+                debug!(step = ?settlement.step(), pause_ms = pause.as_millis(), "a step of a settlement had no answer, it is tried again");
+                shut.get_or_insert_with(|| self.gate.shut(&self.ledger.last_problem()));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             } else {
@@ -163,10 +164,7 @@ impl Settler {
             Step::Read => match self.ledger.read(&job.headers.id).await {
                 Ok(Some(standing)) => Event::Stands(standing),
                 Ok(None) => Event::Missing,
-                Err(error) => {
-                    warn!(%error, "a standing outcome could not be read, trying again");
-                    Event::Unanswered
-                }
+                Err(_) => Event::Unanswered,
             },
             Step::DeadLetter(expected) => {
                 let letter = DeadLetter {
@@ -248,8 +246,17 @@ impl Gate {
         self.failing.subscribe()
     }
 
-    fn shut(&self) -> Shut {
-        self.failing.send_modify(|failing| *failing += 1);
+    /// Shuts it for one job. The first says why; what others fail of is most likely the same.
+    fn shut(&self, problem: &str) -> Shut {
+        self.failing.send_modify(|failing| {
+            if *failing == 0 {
+                warn!(
+                    problem,
+                    "outcomes cannot be stored: jobs are held and no more are taken until they can be; look at the results stream and this worker's permissions"
+                );
+            }
+            *failing += 1;
+        });
         Shut { gate: self.clone() }
     }
 }
@@ -267,6 +274,11 @@ struct Shut {
 
 impl Drop for Shut {
     fn drop(&mut self) {
-        self.gate.failing.send_modify(|failing| *failing -= 1);
+        self.gate.failing.send_modify(|failing| {
+            *failing -= 1;
+            if *failing == 0 {
+                info!("outcomes are stored again");
+            }
+        });
     }
 }
