@@ -19,7 +19,7 @@ use inferq_worker::admit::Admission;
 use inferq_worker::cancel::InHand;
 use inferq_worker::cancelled::Tombstones;
 use inferq_worker::deadline::RpcTimes;
-use inferq_worker::hold::{Room, RoomLimits};
+use inferq_worker::hold::{Room, RoomLimits, Way};
 use inferq_worker::job::{Author, Delivery, Job, Origin, Outcome, Queued};
 use inferq_worker::ledger::Ledger;
 use inferq_worker::metrics::Metrics;
@@ -107,7 +107,7 @@ impl Hand {
         };
         let model = ModelName::new("digits")?;
         let (job, problems) = self.admission.identify(Delivery {
-            hold: self.room.enter(&model, 0, None),
+            hold: self.room.enter(&model, Way::Queue, 0, None),
             origin: Origin::Queue(queued),
             model,
             lane: inferq::Lane::Normal,

@@ -12,9 +12,20 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::hold::reserve::Line;
+use crate::hold::shares::Shares;
 use crate::metrics::Metrics;
 
+mod promise;
 mod reserve;
+mod shares;
+
+pub use promise::Promise;
+pub use shares::Way;
+
+/// For how long a call that found no room stands for others that would find none.
+const CALLS_WAIT: Duration = Duration::from_secs(1);
+/// For how long what is known of the queues is taken to be true. It is said again long before.
+const QUEUES_HOLD: Duration = Duration::from_secs(60);
 
 /// How much a worker takes in before it settles something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +36,7 @@ pub struct RoomLimits {
     pub bytes: usize,
 }
 
-/// Room for deliveries, counted per model, and the acknowledgement subjects of what is inside.
+/// Room for deliveries, shared by models and ways in, and the acknowledgement subjects of what is inside.
 #[derive(Clone)]
 pub struct Room {
     shared: Arc<Shared>,
@@ -47,7 +58,10 @@ struct Held {
     shut: bool,
     jobs: usize,
     bytes: usize,
-    by_model: HashMap<ModelName, usize>,
+    /// What pulls under way may bring.
+    promised_places: usize,
+    promised_bytes: usize,
+    shares: Shares,
     leases: HashMap<u64, Lease>,
     line: Line,
 }
@@ -86,13 +100,9 @@ impl Room {
         self.shared.limits
     }
 
-    /// Deliveries it can take now; none while it is shut.
+    /// Deliveries it can take now beside those that pulls may bring; none while it is shut.
     pub fn free_jobs(&self) -> usize {
-        let held = self.shared.lock();
-        if held.shut {
-            return 0;
-        }
-        self.shared.limits.jobs.saturating_sub(held.jobs)
+        self.shared.free_jobs(&self.shared.lock())
     }
 
     /// Deliveries it holds.
@@ -110,27 +120,83 @@ impl Room {
         self.shared.lock().shut = false;
     }
 
-    /// Bytes it can take now; those that a body by reference waits for are taken.
+    /// Bytes it can take now; those that pulls may bring, or a body by reference waits for, are taken.
     pub fn free_bytes(&self) -> usize {
-        let held = self.shared.lock();
-        let taken = held.bytes.saturating_add(held.line.bytes());
-        self.shared.limits.bytes.saturating_sub(taken)
+        self.shared.free_bytes(&self.shared.lock())
     }
 
-    /// Deliveries held for `model`.
-    pub fn held_for(&self, model: &ModelName) -> usize {
-        self.shared.lock().by_model.get(model).copied().unwrap_or(0)
+    /// The models that have more in their queues. Others have not, as far as is known.
+    pub fn queues_hold<'a>(&self, models: impl Iterator<Item = &'a ModelName>) {
+        let now = Instant::now();
+        let mut held = self.shared.lock();
+        held.shares.forget_queues(now);
+        for model in models {
+            held.shares.wants(model, Way::Queue, now + QUEUES_HOLD);
+        }
+    }
+
+    /// Places that pulls for `model` may still take of its share, whether they are free or not.
+    pub fn open_to_queue(&self, model: &ModelName) -> usize {
+        let (total, now) = (self.shared.limits.jobs, Instant::now());
+        let held = self.shared.lock();
+        held.shares.open(total, model, Way::Queue, now).places
+    }
+
+    /// What there is for calls of `model`.
+    pub fn for_calls(&self, model: &ModelName) -> CallRoom {
+        let now = Instant::now();
+        let held = self.shared.lock();
+        let open = held.shares.open(self.shared.limits.jobs, model, Way::Call, now);
+        let places = open.places.min(self.shared.free_jobs(&held));
+        CallRoom {
+            is_open: places > 0 && self.shared.free_bytes(&held) > 0,
+            below_half: places * 2 > open.of && held.bytes < self.shared.limits.bytes.div_ceil(2),
+        }
+    }
+
+    /// Takes in a call of `model`, if it has room. If not, pulls make some for those to come.
+    pub fn try_call(&self, model: &ModelName, bytes: usize) -> Option<Hold> {
+        let now = Instant::now();
+        let mut held = self.shared.lock();
+        let open = held.shares.open(self.shared.limits.jobs, model, Way::Call, now);
+        let places = open.places.min(self.shared.free_jobs(&held));
+        if places == 0 || bytes > self.shared.free_bytes(&held) {
+            held.shares.wants(model, Way::Call, now + CALLS_WAIT);
+            return None;
+        }
+        Some(self.admit(held, (model, Way::Call), bytes, None))
+    }
+
+    /// Calls of `model` are not even heard for want of room: pulls make some.
+    pub fn calls_wait(&self, model: &ModelName) {
+        let until = Instant::now() + CALLS_WAIT;
+        self.shared.lock().shares.wants(model, Way::Call, until);
     }
 
     /// Takes a delivery in, full or not: what has arrived must be held. `renewal` is there if it can
     /// be redelivered.
-    pub fn enter(&self, model: &ModelName, bytes: usize, renewal: Option<Renewal>) -> Hold {
-        let mut held = self.shared.lock();
+    pub fn enter(
+        &self,
+        model: &ModelName,
+        way: Way,
+        bytes: usize,
+        renewal: Option<Renewal>,
+    ) -> Hold {
+        self.admit(self.shared.lock(), (model, way), bytes, renewal)
+    }
+
+    fn admit(
+        &self,
+        mut held: MutexGuard<'_, Held>,
+        (model, way): (&ModelName, Way),
+        bytes: usize,
+        renewal: Option<Renewal>,
+    ) -> Hold {
         held.next += 1;
         let id = held.next;
         held.jobs += 1;
         held.bytes += bytes;
-        *held.by_model.entry(model.clone()).or_insert(0) += 1;
+        held.shares.take(model, way, 1);
         if let Some(renewal) = renewal {
             let renewed = Instant::now();
             held.leases.insert(id, Lease { renewal, renewed });
@@ -141,6 +207,7 @@ impl Room {
             room: self.shared.clone(),
             id,
             model: model.clone(),
+            way,
             bytes,
         }
     }
@@ -176,7 +243,30 @@ impl Room {
     }
 }
 
+/// What there is for calls of one model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallRoom {
+    /// One more may come in.
+    pub is_open: bool,
+    /// Less than half of what they may have is taken.
+    pub below_half: bool,
+}
+
 impl Shared {
+    fn free_jobs(&self, held: &Held) -> usize {
+        if held.shut {
+            return 0;
+        }
+        let taken = held.jobs + held.promised_places;
+        self.limits.jobs.saturating_sub(taken)
+    }
+
+    fn free_bytes(&self, held: &Held) -> usize {
+        let taken = held.bytes + held.promised_bytes;
+        let taken = taken.saturating_add(held.line.bytes());
+        self.limits.bytes.saturating_sub(taken)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         // Counters stay consistent: no code that holds the lock can panic between two of them.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -192,6 +282,7 @@ pub struct Hold {
     room: Arc<Shared>,
     id: u64,
     model: ModelName,
+    way: Way,
     bytes: usize,
 }
 
@@ -210,12 +301,7 @@ impl Drop for Hold {
         held.jobs -= 1;
         held.bytes -= self.bytes;
         held.leases.remove(&self.id);
-        if let Some(count) = held.by_model.get_mut(&self.model) {
-            *count -= 1;
-            if *count == 0 {
-                held.by_model.remove(&self.model);
-            }
-        }
+        held.shares.give_back(&self.model, self.way, 1);
         self.room.report(&held);
         drop(held);
         self.room.changed.notify_one();
@@ -251,16 +337,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dropped_hold_gives_back_all_it_took() {
         let room = room();
-        let hold = room.enter(&model(), 60, Some(renewal()));
-        assert_eq!(
-            (room.free_jobs(), room.free_bytes(), room.held_for(&model())),
-            (1, 40, 1)
-        );
+        let open = || room.open_to_queue(&model());
+        let hold = room.enter(&model(), Way::Queue, 60, Some(renewal()));
+        assert_eq!((room.free_jobs(), room.free_bytes(), open()), (1, 40, 1));
         drop(hold);
-        assert_eq!(
-            (room.free_jobs(), room.free_bytes(), room.held_for(&model())),
-            (2, 100, 0)
-        );
+        assert_eq!((room.free_jobs(), room.free_bytes(), open()), (2, 100, 2));
         assert!(room.unsettled().is_empty());
         room.changed().await;
     }
@@ -268,14 +349,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_overfull_room_has_no_room() {
         let room = room();
-        let _holds: Vec<Hold> = (0..3).map(|_| room.enter(&model(), 60, None)).collect();
+        let _holds: Vec<Hold> = (0..3).map(|_| room.enter(&model(), Way::Queue, 60, None)).collect();
         assert_eq!((room.free_jobs(), room.free_bytes()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_shut_room_keeps_what_it_holds_and_offers_nothing() {
         let room = room();
-        let _hold = room.enter(&model(), 60, None);
+        let _hold = room.enter(&model(), Way::Queue, 60, None);
         room.shut();
         assert_eq!((room.free_jobs(), room.held_jobs()), (0, 1));
         room.open();
@@ -283,9 +364,39 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_call_that_finds_no_room_makes_pulls_leave_it_half() {
+        let room = room();
+        let first = room.enter(&model(), Way::Queue, 1, None);
+        let _second = room.enter(&model(), Way::Queue, 1, None);
+        assert!(room.try_call(&model(), 1).is_none());
+        drop(first);
+        assert_eq!(room.open_to_queue(&model()), 0);
+        let call = room.try_call(&model(), 1).expect("its half is free");
+        assert_eq!(
+            room.for_calls(&model()),
+            CallRoom {
+                is_open: false,
+                below_half: false
+            }
+        );
+        drop(call);
+        assert!(room.for_calls(&model()).below_half);
+        tokio::time::advance(CALLS_WAIT).await;
+        assert_eq!(room.open_to_queue(&model()), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_too_large_for_the_free_bytes_is_turned_away() {
+        let room = room();
+        let _hold = room.enter(&model(), Way::Queue, 60, None);
+        assert!(room.try_call(&model(), 41).is_none());
+        assert!(room.try_call(&model(), 40).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn progress_is_due_once_per_interval() {
         let room = room();
-        let _hold = room.enter(&model(), 1, Some(renewal()));
+        let _hold = room.enter(&model(), Way::Queue, 1, Some(renewal()));
         assert!(room.due_for_progress().is_empty());
         tokio::time::advance(renewal().every).await;
         assert_eq!(room.due_for_progress(), ["ack"]);

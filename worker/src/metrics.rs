@@ -43,6 +43,7 @@ struct Instruments {
     cancellations: Counter<1>,
     rpc_spilled: Counter<0>,
     rpc_refused: Counter<0>,
+    rpc_away: Gauge<1>,
     inflight_jobs: Gauge<0>,
     inflight_bytes: Gauge<0>,
     models_loaded: Gauge<1>,
@@ -130,6 +131,11 @@ impl Metrics {
             "rpc_refused",
             "RPC requests answered 429 or 503 for want of room",
         );
+        let rpc_away = declare.gauge(
+            "rpc_away",
+            "1 while the RPC queue group of the model is left for want of room",
+            None,
+        );
         let inflight_jobs = declare.gauge("inflight_jobs", "Jobs held by this worker", None);
         let inflight_bytes = declare.gauge(
             "inflight",
@@ -178,6 +184,7 @@ impl Metrics {
             cancellations,
             rpc_spilled,
             rpc_refused,
+            rpc_away,
             inflight_jobs,
             inflight_bytes,
             models_loaded,
@@ -297,6 +304,15 @@ impl Metrics {
     /// An RPC request was refused for want of room.
     pub fn rpc_refused(&self) {
         self.0.rpc_refused.add([], 1);
+    }
+
+    /// The RPC queue group of `model` is left for want of room, or not any more.
+    pub fn rpc_away(&self, model: &ModelName, away: bool) {
+        if away {
+            self.0.rpc_away.set(of(model), 1);
+        } else {
+            self.0.rpc_away.forget(of(model));
+        }
     }
 
     /// So many jobs are held, with bodies of so many bytes.

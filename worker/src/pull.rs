@@ -4,7 +4,8 @@
 //! waiting pull of one message, 5 s long; one that reported messages gets a non-waiting fetch
 //! of its fair share of the free room. All requests answer to one inbox. No request goes out
 //! while there is no room or while outcomes cannot be written, so at most one surplus message per
-//! consumer waits here under progress acknowledgements.
+//! consumer waits here under progress acknowledgements. Bytes have no surplus: the room promises each
+//! request those that it may bring, and what is held and promised together stays below its limit.
 //!
 //! A job that may have ended earlier processes comes in only when nothing else is here, and nothing
 //! else comes in beside it; `pull/suspects.rs` says how.
@@ -28,13 +29,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::hold::{Renewal, Room};
+use crate::hold::{Renewal, Room, Way};
 use crate::job::{Delivery, Origin, Queued};
 use crate::ledger::{Ledger, header_pairs};
 use crate::metrics::{Door, Metrics, OutcomeLabel};
 use crate::pull::consumers::Serving;
 use crate::pull::inbox::Inbox;
-use crate::pull::sources::{Ask, Grant, Sources};
+use crate::pull::sources::{Arrival, Ask, Grant, Sources};
 use crate::pull::suspects::{Record, SUSPECT_FROM, Step, Suspects};
 use crate::settle::Gate;
 
@@ -54,6 +55,10 @@ const RPC_PROGRESS: Duration = Duration::from_secs(3);
 /// What the server counts of a message beside headers and body: its subject and the one to
 /// acknowledge it at, in bytes.
 const SUBJECT_BYTES: usize = 1024;
+/// All waiting pulls together may bring this part of the room's bytes.
+const PART_FOR_WAITING: usize = 4;
+/// But each of them so many bytes, a request of some thousand numbers.
+const SMALLEST_WAITING: usize = 16 * 1024;
 /// How often it is looked whether the connection is another one.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How much longer than its expiry a request may stay unanswered before it counts as lost.
@@ -155,22 +160,26 @@ impl Puller {
         if !self.gate.is_open() || !self.is_connected() {
             return;
         }
-        // A pull carries the free bytes as its limit; below one message's size it could starve.
-        let free_bytes = self.room.free_bytes();
-        let whole_room_free = self.room.free_jobs() == self.room.limits().jobs;
-        if free_bytes < self.ledger.max_payload() && !whole_room_free {
-            return;
-        }
-        let max_bytes = free_bytes.max(self.ledger.max_payload()) + SUBJECT_BYTES;
-        let grants = sources.grants(self.room.free_jobs(), self.room.limits().jobs, |model| {
-            self.room.held_for(model)
-        });
+        let message = self.ledger.max_payload() + SUBJECT_BYTES;
+        self.room.queues_hold(sources.with_more());
+        let free = self.room.free_jobs().min(self.room.free_messages(message));
+        let waiting = self.bytes_of_waiting(sources.len(), message);
+        let grants = sources.grants(free, |model| self.room.open_to_queue(model));
         for Grant { source, ask } in grants {
             let Some(served) = sources.served(source) else {
                 continue;
             };
+            let (places, max_bytes) = match ask {
+                Ask::Fetch(messages) => (messages, messages * message),
+                Ask::Wait { large: true } => (0, message),
+                Ask::Wait { large: false } => (0, waiting),
+            };
+            let Some(promise) = self.room.promise(&served.model, places, max_bytes) else {
+                // Whoever is next must not take what this one waits for.
+                break;
+            };
             let (request, until) = match ask {
-                Ask::Wait => (
+                Ask::Wait { .. } => (
                     BatchConfig {
                         batch: 1,
                         expires: Some(WAIT),
@@ -196,8 +205,16 @@ impl Puller {
             if let Err(error) = sent {
                 warn!(%error, "a pull request was not sent, trying again");
             }
-            sources.asked(source, ask, until);
+            sources.asked(source, ask, promise, until);
         }
+    }
+
+    /// Bytes that each of so many waiting pulls may bring: together a part of the room, since most of them
+    /// bring nothing. A larger `message` is noticed and asked for with room for it.
+    fn bytes_of_waiting(&self, pulls: usize, message: usize) -> usize {
+        let all = self.room.limits().bytes / PART_FOR_WAITING;
+        let each = all / pulls.max(1);
+        each.clamp(SMALLEST_WAITING.min(message), message)
     }
 
     /// A message of the inbox: a job, or the server's word on a request.
@@ -205,8 +222,10 @@ impl Puller {
         let inbox = intake.inbox.as_ref();
         if let Some(source) = inbox.and_then(|inbox| inbox.source_of_status(&message)) {
             let status = message.status.map_or(0, |status| status.as_u16());
-            debug!(%source, status, description = message.description.as_deref().unwrap_or_default(), "a pull request ended");
-            intake.sources.ended(source, status);
+            let description = message.description.as_deref().unwrap_or_default();
+            debug!(%source, status, description, "a pull request ended");
+            let too_large = description.contains("MaxBytes");
+            intake.sources.ended(source, status, too_large);
             return Ok(());
         }
         let Some(delivery) = self.receive(&mut intake.sources, message) else {
@@ -224,7 +243,7 @@ impl Puller {
         self.room.shut();
         // Fetches are answered at once, and a message on its way while the inbox ends would be lost until
         // ack_wait. Only what waits at the server is cut short.
-        if intake.sources.promised() > 0 {
+        if intake.sources.fetching() {
             return Ok(());
         }
         if let Some(inbox) = intake.inbox.take() {
@@ -291,22 +310,33 @@ impl Puller {
                 return None;
             }
         };
-        if let Some(source) = source {
-            sources.received(source, pending, queued.attempt);
-        }
         if queued.attempt > 1 {
             self.metrics.redelivery(&subject.model);
         }
         let async_nats::Message {
-            headers, payload, ..
+            headers,
+            payload,
+            length,
+            ..
         } = message.message;
         let every = match subject.kind {
             QueueKind::Job => JOB_PROGRESS,
             QueueKind::Rpc => RPC_PROGRESS,
         };
         let renewal = queued.ack.clone().map(|ack| Renewal { ack, every });
+        // Taken in before its promise is given back, so that nobody else is promised the same.
+        let model = &subject.model;
+        let hold = self.room.enter(model, Way::Queue, payload.len(), renewal);
+        if let Some(source) = source {
+            let arrival = Arrival {
+                pending,
+                attempt: queued.attempt,
+                bytes: length,
+            };
+            sources.received(source, arrival);
+        }
         Some(Delivery {
-            hold: self.room.enter(&subject.model, payload.len(), renewal),
+            hold,
             origin: Origin::Queue(queued),
             model: subject.model,
             lane: subject.lane,

@@ -10,7 +10,7 @@ use inferq_schemas::subjects::QueueKind;
 use tracing::warn;
 
 use crate::admit::Admission;
-use crate::hold::Room;
+use crate::hold::{Room, Way};
 use crate::job::{Delivery, Finished, Job, Origin, Queued, Verdict};
 use crate::ledger::Ledger;
 use crate::settle::Settler;
@@ -78,7 +78,7 @@ fn finish(swept: SweptJob, admission: &Admission, settler: &Settler, room: &Room
         recorded: swept.subject.kind == QueueKind::Job,
     };
     let (job, _) = admission.identify(Delivery {
-        hold: room.enter(&swept.subject.model, swept.body.len(), None),
+        hold: room.enter(&swept.subject.model, Way::Queue, swept.body.len(), None),
         origin: Origin::Queue(queued),
         model: swept.subject.model,
         lane: swept.subject.lane,

@@ -69,7 +69,8 @@ impl Turn {
     fn is_granted(&self) -> bool {
         let mut held = self.room.lock();
         let is_first = held.line.waiting.front().map(|(id, _)| *id) == Some(self.id);
-        let free = self.room.limits.bytes.saturating_sub(held.bytes);
+        let taken = held.bytes + held.promised_bytes;
+        let free = self.room.limits.bytes.saturating_sub(taken);
         if !is_first || self.bytes > free {
             return false;
         }
@@ -99,7 +100,7 @@ mod tests {
 
     use inferq_schemas::subjects::ModelName;
 
-    use crate::hold::{Hold, Room, RoomLimits};
+    use crate::hold::{Hold, Room, RoomLimits, Way};
     use crate::metrics::Metrics;
 
     fn room() -> Room {
@@ -112,7 +113,7 @@ mod tests {
 
     fn enter(room: &Room, bytes: usize) -> Hold {
         let model = ModelName::new("digits").expect("a valid name");
-        room.enter(&model, bytes, None)
+        room.enter(&model, Way::Queue, bytes, None)
     }
 
     /// Whether room for `bytes` is given at once.

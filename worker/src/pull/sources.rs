@@ -8,6 +8,7 @@ use inferq_schemas::subjects::{Lane, ModelName};
 use tokio::time::{Duration, Instant};
 
 use crate::fair::FairShare;
+use crate::hold::Promise;
 use crate::pull::consumers::{Served, Serving};
 use crate::pull::suspects::SUSPECT_FROM;
 
@@ -38,7 +39,10 @@ impl FromStr for SourceId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
     /// The next message, whenever it comes.
-    Wait,
+    Wait {
+        /// Of any size: it is known to be a large one.
+        large: bool,
+    },
     /// Up to so many messages that are there now.
     Fetch(usize),
 }
@@ -48,6 +52,17 @@ pub(crate) enum Ask {
 pub(crate) struct Grant {
     pub(crate) source: SourceId,
     pub(crate) ask: Ask,
+}
+
+/// What a message tells about its consumer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    /// Messages that the server holds beside it.
+    pub(crate) pending: u64,
+    /// How often this one was delivered.
+    pub(crate) attempt: u64,
+    /// Its size as the server counts it.
+    pub(crate) bytes: usize,
 }
 
 /// The consumers and what is known of each.
@@ -66,11 +81,16 @@ struct Source {
     pending: u64,
     /// Its last message was a suspect: others may follow, and should not come together.
     suspect: bool,
+    /// Its next message was larger than a waiting pull had bytes for.
+    large: bool,
     last_grant: Instant,
 }
 
 struct Outstanding {
+    ask: Ask,
     left: usize,
+    /// The room for what it may bring.
+    promise: Promise,
     until: Instant,
     /// Whether it has brought a message.
     answered: bool,
@@ -98,6 +118,7 @@ impl Sources {
                     outstanding: None,
                     pending: 0,
                     suspect: false,
+                    large: false,
                     last_grant: Instant::now(),
                 };
                 self.sources.insert(SourceId(self.next), source);
@@ -123,28 +144,32 @@ impl Sources {
         found.map(|(id, _)| *id)
     }
 
-    /// Notes that `ask` went out; it is given up at `until`.
-    pub(crate) fn asked(&mut self, source: SourceId, ask: Ask, until: Instant) {
+    /// Notes that `ask` went out, with room for what it may bring; it is given up at `until`.
+    pub(crate) fn asked(&mut self, source: SourceId, ask: Ask, promise: Promise, until: Instant) {
         if let Some(source) = self.sources.get_mut(&source) {
             let left = match ask {
-                Ask::Wait => 1,
+                Ask::Wait { .. } => 1,
                 Ask::Fetch(messages) => messages,
             };
             source.outstanding = Some(Outstanding {
+                ask,
                 left,
+                promise,
                 until,
                 answered: false,
             });
         }
     }
 
-    /// A message arrived, for the `attempt`th time, and the server holds `pending` more.
-    pub(crate) fn received(&mut self, source: SourceId, pending: u64, attempt: u64) {
+    /// A message arrived and has been taken in.
+    pub(crate) fn received(&mut self, source: SourceId, arrival: Arrival) {
         if let Some(source) = self.sources.get_mut(&source) {
-            source.pending = pending;
-            source.suspect = attempt >= SUSPECT_FROM;
+            source.pending = arrival.pending;
+            source.suspect = arrival.attempt >= SUSPECT_FROM;
+            source.large = false;
             if let Some(outstanding) = &mut source.outstanding {
                 outstanding.answered = true;
+                outstanding.promise.fulfil(arrival.bytes);
                 outstanding.left = outstanding.left.saturating_sub(1);
                 if outstanding.left == 0 {
                     source.outstanding = None;
@@ -154,13 +179,20 @@ impl Sources {
     }
 
     /// The request ended without (more) messages. 404: none there; 408: its time is over; 409: the
-    /// server refuses it, or its bytes are used up.
-    pub(crate) fn ended(&mut self, source: SourceId, status: u16) {
+    /// server refuses it, or the next message has more bytes than are left of it (`too_large`).
+    pub(crate) fn ended(&mut self, source: SourceId, status: u16, too_large: bool) {
         const NO_MESSAGES: u16 = 404;
         const REFUSED: u16 = 409;
         const NO_RESPONDERS: u16 = 503;
         if let Some(source) = self.sources.get_mut(&source) {
             match (&mut source.outstanding, status) {
+                // What is there is asked for with room for a message of any size.
+                (Some(outstanding), REFUSED)
+                    if too_large && outstanding.ask == (Ask::Wait { large: false }) =>
+                {
+                    source.large = true;
+                    source.outstanding = None;
+                }
                 // The consumer or the server is away or has enough requests. Asking again at once
                 // would only spin.
                 (Some(outstanding), NO_RESPONDERS | REFUSED) if !outstanding.answered => {
@@ -168,7 +200,11 @@ impl Sources {
                         .until
                         .min(Instant::now() + Duration::from_secs(1))
                 }
-                (outstanding, _) => *outstanding = None,
+                (outstanding, _) => {
+                    // Asked for with room and yet not there: another worker has taken it.
+                    source.large = false;
+                    *outstanding = None;
+                }
             }
             if status == NO_MESSAGES {
                 source.pending = 0;
@@ -214,43 +250,37 @@ impl Sources {
             .min()
     }
 
-    /// Shares `free` places of a room of `total`: fetches first, by fair shares of models and
-    /// lanes, then waiting pulls on consumers that are not known to hold anything.
+    /// Shares `free` places: fetches first, by fair shares of models and lanes and none beyond what is
+    /// `open` to its model, then waiting pulls on consumers that are not known to hold anything.
     pub(crate) fn grants(
         &mut self,
         free: usize,
-        total: usize,
-        held: impl Fn(&ModelName) -> usize,
+        open: impl Fn(&ModelName) -> usize,
     ) -> Vec<Grant> {
-        let mut left = free.saturating_sub(self.promised());
-        let has_room = left > 0;
+        let mut left = free;
         let mut grants = Vec::new();
-        let mut granted: HashMap<ModelName, usize> = HashMap::new();
-        let working = self.models_with_work(&held);
-        // While another model has work, none holds more than its equal share.
-        let share = total.div_ceil(working.max(1));
-        loop {
-            let open = |model: &ModelName| {
-                let taken = held(model) + granted.get(model).copied().unwrap_or(0);
-                share.saturating_sub(taken)
-            };
-            let ready: Vec<SourceId> =
-                self.ready(|source| source.pending > 0 && open(&source.served.model) > 0);
-            let ready: Vec<SourceId> = ready
-                .into_iter()
-                .filter(|id| !grants.iter().any(|grant: &Grant| grant.source == *id))
-                .collect();
-            let Some(id) = (if left == 0 { None } else { self.choose(&ready) }) else {
+        let mut ready = self.ready(|source| source.pending > 0);
+        let mut open_to: HashMap<ModelName, usize> = HashMap::new();
+        for id in &ready {
+            let model = &self.sources[id].served.model;
+            if !open_to.contains_key(model) {
+                open_to.insert(model.clone(), open(model));
+            }
+        }
+        while left > 0 {
+            ready.retain(|id| open_to[&self.sources[id].served.model] > 0);
+            let Some(id) = self.choose(&ready) else {
                 break;
             };
+            ready.retain(|other| *other != id);
             let source = &self.sources[&id];
+            let (model, lane) = (source.served.model.clone(), source.served.lane);
             let pending = usize::try_from(source.pending).unwrap_or(usize::MAX);
             let most = if source.suspect { 1 } else { MOST_PER_FETCH };
-            let messages = pending.min(left).min(most).min(open(&source.served.model));
-            let (model, lane) = (source.served.model.clone(), source.served.lane);
+            let messages = pending.min(left).min(most).min(open_to[&model]);
             self.charge(&model, lane, messages);
             left -= messages;
-            *granted.entry(model).or_insert(0) += messages;
+            open_to.entry(model).and_modify(|open| *open -= messages);
             if let Some(source) = self.sources.get_mut(&id) {
                 source.last_grant = Instant::now();
             }
@@ -261,35 +291,38 @@ impl Sources {
         }
         // Waiting pulls are not counted against the room: surplus is at most one per consumer. They
         // go out even if fetches take all of it, or a flood would hide what comes to a quiet lane.
-        if has_room {
-            let waiting = self.ready(|source| source.pending == 0);
+        if free > 0 {
+            let mut waiting = self.ready(|source| source.pending == 0);
+            // Small messages must not take the bytes that a large one needs, again and again.
+            waiting.sort_by_key(|id| !self.sources[id].large);
             grants.extend(waiting.into_iter().map(|source| Grant {
                 source,
-                ask: Ask::Wait,
+                ask: Ask::Wait {
+                    large: self.sources[&source].large,
+                },
             }));
         }
         grants
     }
 
-    /// Messages that fetches under way may still bring.
-    pub(crate) fn promised(&self) -> usize {
-        let fetches = self.sources.values().filter(|source| source.pending > 0);
-        fetches
-            .filter_map(|source| source.outstanding.as_ref())
-            .map(|outstanding| outstanding.left)
-            .sum()
+    /// The models that have more in their queues.
+    pub(crate) fn with_more(&self) -> impl Iterator<Item = &ModelName> {
+        let with_more = self.sources.values().filter(|source| source.pending > 0);
+        with_more.map(|source| &source.served.model)
     }
 
-    fn models_with_work(&self, held: &impl Fn(&ModelName) -> usize) -> usize {
-        let mut working: Vec<&ModelName> = self
+    /// How many consumers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Whether fetches are under way: the server answers each at once.
+    pub(crate) fn fetching(&self) -> bool {
+        let mut outstanding = self
             .sources
             .values()
-            .filter(|source| source.pending > 0 || held(&source.served.model) > 0)
-            .map(|source| &source.served.model)
-            .collect();
-        working.sort();
-        working.dedup();
-        working.len()
+            .filter_map(|source| source.outstanding.as_ref());
+        outstanding.any(|outstanding| matches!(outstanding.ask, Ask::Fetch(_)))
     }
 
     fn ready(&self, wanted: impl Fn(&Source) -> bool) -> Vec<SourceId> {

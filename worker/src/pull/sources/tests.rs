@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::hold::{Room, RoomLimits};
+use crate::metrics::Metrics;
 
 fn model(name: &str) -> ModelName {
     ModelName::new(name).expect("a valid name")
@@ -31,15 +33,40 @@ fn has_work(sources: &mut Sources, name: &str, lane: Lane, pending: u64) -> Sour
     let id = sources
         .find("JOBS", &format!("{name}__{lane}"))
         .expect("a served consumer");
-    sources.received(id, pending, 1);
+    sources.received(id, arrival(pending, 1));
     id
 }
+
+fn arrival(pending: u64, attempt: u64) -> Arrival {
+    Arrival {
+        pending,
+        attempt,
+        bytes: 1,
+    }
+}
+
+/// Room for what a request may bring, of a room that no test fills.
+fn promise() -> Promise {
+    let limits = RoomLimits {
+        jobs: 1000,
+        bytes: 1000,
+    };
+    let room = Room::new(limits, Metrics::new());
+    room.promise(&model("a"), 0, 0).expect("it is free")
+}
+
+fn ended(sources: &mut Sources, source: SourceId, status: u16) {
+    sources.ended(source, status, false);
+}
+
+const WAIT: Ask = Ask::Wait { large: false };
 
 fn send(sources: &mut Sources, grants: &[Grant]) {
     for grant in grants {
         sources.asked(
             grant.source,
             grant.ask,
+            promise(),
             Instant::now() + Duration::from_secs(5),
         );
     }
@@ -48,7 +75,7 @@ fn send(sources: &mut Sources, grants: &[Grant]) {
 fn fetched(grants: &[Grant]) -> Vec<(SourceId, usize)> {
     let fetches = grants.iter().filter_map(|grant| match grant.ask {
         Ask::Fetch(messages) => Some((grant.source, messages)),
-        Ask::Wait => None,
+        Ask::Wait { .. } => None,
     });
     fetches.collect()
 }
@@ -56,25 +83,25 @@ fn fetched(grants: &[Grant]) -> Vec<(SourceId, usize)> {
 #[tokio::test(start_paused = true)]
 async fn an_idle_worker_waits_at_every_consumer_once() {
     let mut sources = sources(&["a", "b"]);
-    let grants = sources.grants(64, 64, |_| 0);
+    let grants = sources.grants(64, |_| 64);
     assert_eq!(grants.len(), 6);
-    assert!(grants.iter().all(|grant| grant.ask == Ask::Wait));
+    assert!(grants.iter().all(|grant| grant.ask == WAIT));
     send(&mut sources, &grants);
-    assert!(sources.grants(64, 64, |_| 0).is_empty());
+    assert!(sources.grants(64, |_| 64).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_room_asks_for_nothing() {
     let mut sources = sources(&["a"]);
     has_work(&mut sources, "a", Lane::High, 10);
-    assert!(sources.grants(0, 64, |_| 64).is_empty());
+    assert!(sources.grants(0, |_| 64).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fetch_never_asks_for_more_than_there_is_room_for() {
     let mut sources = sources(&["a"]);
     has_work(&mut sources, "a", Lane::Normal, 1000);
-    let grants = sources.grants(10, 64, |_| 54);
+    let grants = sources.grants(10, |_| 64);
     assert_eq!(
         fetched(&grants)
             .iter()
@@ -82,22 +109,16 @@ async fn a_fetch_never_asks_for_more_than_there_is_room_for() {
             .sum::<usize>(),
         10
     );
-    send(&mut sources, &grants);
-    has_work(&mut sources, "a", Lane::High, 1000);
-    assert!(
-        fetched(&sources.grants(9, 64, |_| 55)).is_empty(),
-        "the nine free places are promised already"
-    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_in_one_lane_does_not_stop_the_waiting_at_the_others() {
     let mut sources = sources(&["a"]);
     has_work(&mut sources, "a", Lane::Low, 1_000_000);
-    let grants = sources.grants(1, 64, |_| 63);
+    let grants = sources.grants(1, |_| 64);
     assert_eq!(fetched(&grants).len(), 1);
     assert_eq!(
-        grants.iter().filter(|grant| grant.ask == Ask::Wait).count(),
+        grants.iter().filter(|grant| grant.ask == WAIT).count(),
         2
     );
 }
@@ -107,13 +128,13 @@ async fn a_refused_request_is_not_repeated_in_a_tight_loop_but_one_that_brought_
     let mut sources = sources(&["a"]);
     let low = has_work(&mut sources, "a", Lane::Low, 100);
     let later = Instant::now() + Duration::from_secs(5);
-    sources.asked(low, Ask::Fetch(10), later);
-    sources.received(low, 99, 1);
-    sources.ended(low, 409);
-    assert_eq!(fetched(&sources.grants(1, 64, |_| 0)).len(), 1);
-    sources.asked(low, Ask::Fetch(10), later);
-    sources.ended(low, 409);
-    assert!(fetched(&sources.grants(64, 64, |_| 0)).is_empty());
+    sources.asked(low, Ask::Fetch(10), promise(), later);
+    sources.received(low, arrival(99, 1));
+    ended(&mut sources, low, 409);
+    assert_eq!(fetched(&sources.grants(1, |_| 64)).len(), 1);
+    sources.asked(low, Ask::Fetch(10), promise(), later);
+    ended(&mut sources, low, 409);
+    assert!(fetched(&sources.grants(64, |_| 64)).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,35 +143,68 @@ async fn lanes_are_served_eight_to_four_to_one() {
     let ids = Lane::ALL.map(|lane| has_work(&mut sources, "a", lane, 1_000_000));
     let mut counts = [0; 3];
     for _ in 0..1300 {
-        let grants = sources.grants(1, 64, |_| 0);
+        let grants = sources.grants(1, |_| 64);
         for (id, messages) in fetched(&grants) {
             counts[ids
                 .iter()
                 .position(|other| *other == id)
                 .expect("one of the three")] += messages;
-            sources.asked(id, Ask::Fetch(1), Instant::now());
-            sources.received(id, 1_000_000, 1);
+            sources.asked(id, Ask::Fetch(1), promise(), Instant::now());
+            sources.received(id, arrival(1_000_000, 1));
         }
     }
     assert_eq!(counts, [800, 400, 100]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flooded_model_leaves_half_the_room_to_another_with_work() {
+async fn no_model_is_granted_more_than_is_open_to_it() {
     let mut sources = sources(&["flooded", "small"]);
-    has_work(&mut sources, "flooded", Lane::Normal, 100_000);
-    has_work(&mut sources, "small", Lane::Normal, 3);
-    let grants = sources.grants(64, 64, |_| 0);
-    let flooded = sources
-        .find("JOBS", "flooded__normal")
-        .expect("a served consumer");
-    let taken: usize = fetched(&grants)
-        .iter()
-        .filter(|(id, _)| *id == flooded)
-        .map(|(_, messages)| messages)
-        .sum();
-    assert_eq!(taken, 32);
-    assert_eq!(fetched(&grants).len(), 2);
+    for lane in Lane::ALL {
+        has_work(&mut sources, "flooded", lane, 100_000);
+    }
+    let small = has_work(&mut sources, "small", Lane::Normal, 3);
+    let open = |of: &ModelName| if of.as_str() == "flooded" { 20 } else { 32 };
+    let grants = fetched(&sources.grants(64, open));
+    let (own, others): (Vec<_>, Vec<_>) = grants.into_iter().partition(|(id, _)| *id == small);
+    assert_eq!(own, [(small, 3)]);
+    assert_eq!(others.iter().map(|(_, messages)| messages).sum::<usize>(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_too_large_for_a_waiting_pull_is_asked_for_with_room_and_before_others() {
+    let mut sources = sources(&["a"]);
+    let grants = sources.grants(64, |_| 64);
+    send(&mut sources, &grants);
+    let large = grants[2].source;
+    sources.ended(large, 409, true);
+    for other in [grants[0].source, grants[1].source] {
+        ended(&mut sources, other, 408);
+    }
+    let again = sources.grants(64, |_| 64);
+    assert_eq!(
+        again[0],
+        Grant {
+            source: large,
+            ask: Ask::Wait { large: true }
+        }
+    );
+    assert_eq!((again.len(), again[1].ask), (3, WAIT));
+    send(&mut sources, &again);
+    sources.received(large, arrival(0, 1));
+    assert_eq!(sources.grants(64, |_| 64)[0].ask, WAIT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_that_another_worker_took_is_waited_for_as_any_other() {
+    let mut sources = sources(&["a"]);
+    let waiting = sources.grants(64, |_| 64);
+    send(&mut sources, &waiting);
+    let large = waiting[0].source;
+    sources.ended(large, 409, true);
+    let again = sources.grants(64, |_| 64);
+    send(&mut sources, &again);
+    ended(&mut sources, large, 408);
+    assert_eq!(sources.grants(64, |_| 64)[0].ask, WAIT);
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,31 +214,31 @@ async fn a_lane_with_work_waits_thirty_seconds_at_most() {
     has_work(&mut sources, "a", Lane::High, 1_000_000);
     sources.charge(&model("a"), Lane::Low, 1_000_000);
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_ne!(fetched(&sources.grants(1, 64, |_| 0))[0].0, low);
+    assert_ne!(fetched(&sources.grants(1, |_| 64))[0].0, low);
     tokio::time::advance(PATIENCE).await;
-    assert_eq!(fetched(&sources.grants(1, 64, |_| 0))[0].0, low);
+    assert_eq!(fetched(&sources.grants(1, |_| 64))[0].0, low);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_request_is_given_up_when_its_time_is_over() {
     let mut sources = sources(&["a"]);
-    let grants = sources.grants(64, 64, |_| 0);
+    let grants = sources.grants(64, |_| 64);
     send(&mut sources, &grants);
     tokio::time::advance(Duration::from_secs(6)).await;
     sources.expire(Instant::now());
-    assert_eq!(sources.grants(64, 64, |_| 0).len(), 3);
+    assert_eq!(sources.grants(64, |_| 64).len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_consumer_is_not_asked_in_a_tight_loop() {
     let mut sources = sources(&["a"]);
-    let grants = sources.grants(64, 64, |_| 0);
+    let grants = sources.grants(64, |_| 64);
     send(&mut sources, &grants);
-    sources.ended(grants[0].source, 503);
-    assert!(sources.grants(64, 64, |_| 0).is_empty());
+    ended(&mut sources, grants[0].source, 503);
+    assert!(sources.grants(64, |_| 64).is_empty());
     tokio::time::advance(Duration::from_secs(1)).await;
     sources.expire(Instant::now());
-    assert_eq!(sources.grants(64, 64, |_| 0).len(), 1);
+    assert_eq!(sources.grants(64, |_| 64).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,8 +246,8 @@ async fn a_consumer_whose_last_message_was_a_suspect_is_asked_for_one_at_a_time(
     let mut sources = sources(&["a"]);
     let id = has_work(&mut sources, "a", Lane::Normal, 50);
     for (attempt, messages) in [(1, 50), (2, 50), (3, 1), (7, 1), (1, 50)] {
-        sources.received(id, 50, attempt);
-        let grants = sources.grants(100, 100, |_| 0);
+        sources.received(id, arrival(50, attempt));
+        let grants = sources.grants(100, |_| 100);
         assert_eq!(fetched(&grants), [(id, messages)], "delivery {attempt}");
     }
 }
