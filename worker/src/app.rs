@@ -40,6 +40,7 @@ use crate::{batch, execute};
 
 mod connect;
 mod lifecycle;
+mod refusals;
 mod status;
 mod sweeping;
 

@@ -1,13 +1,15 @@
 //! The connection to NATS: patient at first, jittered afterwards, and as the user its address names.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use async_nats::ConnectOptions;
 use inferq_schemas::address::Login;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 
+use crate::app::refusals::Refusals;
 use crate::config::ConnectionArgs;
 
 /// Connects, however long the server takes to appear; `None` if told to stop before.
@@ -17,7 +19,9 @@ pub(super) async fn connect(
     stop: &CancellationToken,
 ) -> Result<Option<async_nats::Client>> {
     const LOOK_AGAIN: Duration = Duration::from_secs(2);
+    let refusals = Arc::new(Mutex::new(Refusals::default()));
     loop {
+        let refusals = refusals.clone();
         let options = match Login::of(args.nats.expose()) {
             Some(Login::User { name, password }) => {
                 ConnectOptions::with_user_and_password(name, password)
@@ -29,7 +33,10 @@ pub(super) async fn connect(
             .name(format!("inferq-worker {worker}"))
             .ping_interval(Duration::from_secs(10))
             .reconnect_delay_callback(reconnect_delay)
-            .event_callback(|event| async move { log_event(&event) });
+            .event_callback(move |event| {
+                log_event(&event, &refusals);
+                std::future::ready(())
+            });
         if let Some(file) = &args.nats_creds {
             options = options
                 .credentials_file(file)
@@ -61,16 +68,21 @@ fn reconnect_delay(attempts: usize) -> Duration {
     delay.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
-fn log_event(event: &async_nats::Event) {
+fn log_event(event: &async_nats::Event, refusals: &Mutex<Refusals>) {
     use async_nats::Event;
     match event {
         Event::Connected => info!("connected to NATS"),
         Event::Disconnected => warn!("disconnected from NATS"),
         // Permission violations come this way and no other.
         Event::ServerError(error) => {
-            tracing::error!(%error, "the NATS server refuses something; check this user's permissions")
+            let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            if refusals.is_news(&error.to_string(), Instant::now()) {
+                error!(%error, "the NATS server refuses something; check this user's permissions");
+            } else {
+                debug!(%error, "the NATS server refuses more of the same");
+            }
         }
         Event::SlowConsumer(_) => warn!("messages were dropped: this worker reads too slowly"),
-        other => tracing::debug!(event = %other, "NATS connection"),
+        other => debug!(event = %other, "NATS connection"),
     }
 }
