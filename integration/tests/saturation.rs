@@ -167,3 +167,31 @@ async fn jobs_get_their_share_of_a_worker_that_is_flooded_with_calls() -> Result
     drop(stack);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_cannot_be_run_in_time_are_told_so_and_cost_no_run() -> Result<()> {
+    /// Takes some tenths of a second.
+    const STEPS: u32 = 8_000;
+    const MEASURED: usize = 16;
+    let folder = tempfile::tempdir()?;
+    let stack = small_stack(folder.path()).await?;
+    let client = stack.client();
+    for _ in 0..MEASURED {
+        assert!(client.run(hazards::spin(STEPS)).await?.is_ok());
+    }
+    let mut told = 0;
+    for _ in 0..5 {
+        let hopeless = hazards::spin(STEPS).timeout(Duration::from_millis(60));
+        let submitted = client.submit(hopeless).await?;
+        let outcome = client.result(&submitted.id, PATIENCE).await?;
+        assert_eq!(outcome.status(), inferq::Status::Expired);
+        let failure = outcome.failure().context("it says why")?;
+        told += usize::from(failure.message.contains("its rows take about"));
+    }
+    assert!(client.run(hazards::spin(STEPS)).await?.is_ok());
+    let runs = r#"inferq_batch_rows_count{model="spin"}"#;
+    let runs = metric(client, "worker-1", runs).await?;
+    assert_eq!(runs, (MEASURED + 1) as f64);
+    assert!(told > 0, "all had expired before they came");
+    Ok(stack.stop().await?)
+}

@@ -3,7 +3,8 @@
 //! Work-conserving: an idle executor takes what is here, a busy one lets rows gather. An executor
 //! asks before a batch is chosen, so late work can still join it. Between models the one that has had
 //! least executor time is next; between lanes 8:4:1; within a lane the earliest deadline first. Work
-//! larger than a batch is taken piece by piece. Work that nobody waits for any more is dropped.
+//! larger than a batch is taken piece by piece. Work that nobody waits for any more is dropped, and so
+//! is work that takes longer than is left until its deadline (`models/pace.rs`): its job hears that at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -85,7 +86,7 @@ pub async fn run(
         }
         if !open {
             // No executor may ever ask for these.
-            waiting.drop_abandoned();
+            waiting.drop_hopeless();
             if waiting.is_empty() {
                 return;
             }
@@ -175,6 +176,9 @@ impl Waiting {
     }
 
     fn push(&mut self, work: Arc<Work>) {
+        if self.is_too_late(&work, Instant::now()) {
+            return;
+        }
         self.arrivals += 1;
         let group = self.groups.entry(group_key(&work)).or_default();
         group
@@ -211,7 +215,7 @@ impl Waiting {
 
     /// The next batch.
     fn take(&mut self) -> Option<Batch> {
-        self.drop_abandoned();
+        self.drop_hopeless();
         let model = self.models.pick(
             self.groups
                 .keys()
@@ -300,11 +304,29 @@ impl Waiting {
         Some(slice)
     }
 
-    fn drop_abandoned(&mut self) {
+    /// Ends `work` if its rows, as many as a batch takes, take longer than is left until its deadline.
+    fn is_too_late(&self, work: &Work, now: Instant) -> bool {
+        let Some(Deadline(end)) = work.deadline else {
+            return false;
+        };
+        let units = work.units().min(self.limits.max_batch_rows.get());
+        let Some(takes) = work.version.pace.least(work.row_count(&(0..units)), now) else {
+            return false;
+        };
+        let is_too_late = now + takes > end;
+        if is_too_late {
+            work.fail(JobError::TooLate(takes));
+        }
+        is_too_late
+    }
+
+    /// Forgets what nobody waits for, and what would be run in vain.
+    fn drop_hopeless(&mut self) {
+        let now = Instant::now();
         let gone: Vec<u64> = self
             .items
             .iter()
-            .filter(|(_, item)| item.work.is_abandoned())
+            .filter(|(_, item)| item.work.is_abandoned() || self.is_too_late(&item.work, now))
             .map(|(id, _)| *id)
             .collect();
         for id in gone {

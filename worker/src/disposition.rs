@@ -33,6 +33,11 @@ pub enum JobError {
     /// Its deadline passed before it was answered.
     #[error("the deadline passed before the job was run; ask for more time or add workers")]
     Expired,
+    /// What is left until its deadline is less than its rows take.
+    #[error(
+        "the deadline leaves no time to run the job: its rows take about {0:?} (measured); ask for more time or send fewer rows"
+    )]
+    TooLate(Duration),
     /// Its tombstone stands in the cancel bucket.
     #[error("the job was cancelled")]
     Cancelled,
@@ -163,7 +168,7 @@ pub fn disposition(error: &JobError, at: Circumstances) -> Disposition {
             end(Status::Error, ErrorCode::BadInput)
         }
         JobError::TooManyAttempts { .. } => end(Status::Dead, ErrorCode::Model),
-        JobError::Expired => end(Status::Expired, ErrorCode::Deadline),
+        JobError::Expired | JobError::TooLate(_) => end(Status::Expired, ErrorCode::Deadline),
         JobError::Cancelled => end(Status::Cancelled, ErrorCode::Conflict),
         JobError::Unknown(failure) => Disposition::End(Status::Error, failure.clone()),
         JobError::AnswerTooLarge { .. } | JobError::BodyTooLarge { .. } => {
@@ -346,6 +351,11 @@ mod tests {
     fn every_end_has_the_code_its_cause_calls_for() {
         let ends = [
             (JobError::Expired, Status::Expired, 408),
+            (
+                JobError::TooLate(Duration::from_millis(50)),
+                Status::Expired,
+                408,
+            ),
             (JobError::Cancelled, Status::Cancelled, 409),
             (
                 JobError::TooManyAttempts {

@@ -177,7 +177,9 @@ impl Executor {
         let (thread, board) = (self.thread, self.board.clone());
         let session = self.session(version)?;
         board.begin(thread, version, slices);
+        let begun = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| session.run(inputs)));
+        let took = begun.elapsed();
         if !board.end(thread) {
             warn!(model = %version.model, version = version.number, "a forward pass came back after its time was over, its result is dropped");
             return Ok(None);
@@ -197,6 +199,10 @@ impl Executor {
                 return Err(Failed::Panic(message));
             }
         };
+        let rows = slices
+            .iter()
+            .map(|slice| slice.work.row_count(&slice.units));
+        version.pace.record(rows.sum(), took, begun + took);
         let device = Arc::from(session.device_class());
         let fallbacks = session.fallbacks();
         if fallbacks > 0 {

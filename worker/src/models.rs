@@ -6,6 +6,7 @@
 pub mod folder;
 pub(crate) mod layout;
 pub mod load;
+pub mod pace;
 pub mod settings;
 pub mod specs;
 
@@ -22,9 +23,10 @@ use inferq_schemas::tensor::TensorSpec;
 use inferq_schemas::{ErrorCode, Failure, nearest};
 use tokio::sync::watch;
 
+use pace::Pace;
 use settings::ModelSettings;
 
-/// One loaded version of a model. It never changes; changed files make a new one.
+/// One loaded version of a model. Nothing of it changes but what is measured; changed files make a new one.
 pub struct Version {
     /// Its model's name.
     pub model: ModelName,
@@ -44,6 +46,8 @@ pub struct Version {
     pub batching: Result<(), String>,
     /// Whether equal inputs may be answered from the cache.
     pub cacheable: bool,
+    /// How long its forward passes take in this process.
+    pub pace: Pace,
 }
 
 impl Version {

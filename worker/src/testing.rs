@@ -8,6 +8,7 @@ use inferq_schemas::identity::Digest;
 use inferq_schemas::subjects::ModelName;
 
 use crate::models::Version;
+use crate::models::pace::Pace;
 use crate::models::settings::ModelSettings;
 use crate::models::specs::wire_spec;
 
@@ -94,6 +95,7 @@ pub(crate) fn version(
         engine: Arc::new(fake),
         batching,
         cacheable: true,
+        pace: Pace::default(),
     })
 }
 

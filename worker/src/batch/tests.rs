@@ -190,6 +190,68 @@ fn work_that_nobody_waits_for_is_dropped() {
     assert!(waiting.is_empty());
 }
 
+/// A version whose forward passes of one row have all taken this long.
+fn paced(took: Duration) -> Arc<Version> {
+    let version = testing::version("a", Ok(()), double);
+    for _ in 0..100 {
+        version.pace.record(1, took, Instant::now());
+    }
+    version
+}
+
+fn ends_in(ms: u64) -> Option<Deadline> {
+    Some(Deadline(Instant::now() + Duration::from_millis(ms)))
+}
+
+#[test]
+fn work_that_takes_longer_than_its_deadline_leaves_is_refused_without_compute() {
+    let version = paced(Duration::from_secs(60));
+    let (mut waiting, mut answers) = waiting(
+        32,
+        vec![
+            by_row(&version, &[1.0], Lane::Normal, ends_in(30_000)),
+            by_row(&version, &[2.0], Lane::Normal, ends_in(300_000)),
+            by_row(&version, &[3.0], Lane::Normal, None),
+        ],
+    );
+    let refused = answers[0].try_recv().expect("it is told at once");
+    assert!(
+        matches!(refused, Err(JobError::TooLate(takes)) if takes == Duration::from_secs(60)),
+        "{refused:?}"
+    );
+    assert_eq!(sizes(&waiting.take().expect("the others")), [1, 1]);
+    assert!(waiting.is_empty());
+}
+
+#[test]
+fn work_whose_time_has_run_out_while_it_waited_is_refused() {
+    let version = testing::version("a", Ok(()), double);
+    let work = by_row(&version, &[1.0], Lane::Normal, ends_in(30_000));
+    let (mut waiting, mut answers) = waiting(32, vec![work]);
+    for _ in 0..100 {
+        version
+            .pace
+            .record(1, Duration::from_secs(60), Instant::now());
+    }
+    assert!(waiting.take().is_none());
+    assert!(waiting.is_empty());
+    assert!(matches!(
+        answers[0].try_recv(),
+        Ok(Err(JobError::TooLate(_)))
+    ));
+}
+
+#[test]
+fn a_cold_worker_refuses_nothing() {
+    let version = testing::version("a", Ok(()), double);
+    version
+        .pace
+        .record(1, Duration::from_secs(60), Instant::now());
+    let work = by_row(&version, &[1.0], Lane::Normal, ends_in(30_000));
+    let (mut waiting, _answers) = waiting(32, vec![work]);
+    assert!(waiting.take().is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lone_job_leaves_when_its_wait_is_over() {
     let wait = Duration::from_millis(4);

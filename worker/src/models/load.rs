@@ -12,6 +12,7 @@ use inferq_schemas::subjects::ModelName;
 
 use super::Version;
 use super::layout::{Files, MODEL_FILE};
+use super::pace::Pace;
 use super::settings::{BatchingSettings, EngineSettings, ModelSettings, SettingsError};
 use super::specs::wire_spec;
 
@@ -126,6 +127,7 @@ fn assemble(
         inputs,
         outputs,
         engine,
+        pace: Pace::default(),
     })
 }
 
