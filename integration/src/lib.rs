@@ -13,6 +13,7 @@ use inferq::stack::{Stack, StackOptions};
 use inferq::{Client, Job, JobId, ModelName};
 
 pub mod command;
+pub mod deliveries;
 pub mod digits;
 pub mod fixtures;
 pub mod hazards;

@@ -114,6 +114,7 @@ impl Hand {
             headers: message.headers.clone().unwrap_or_default(),
             body: message.payload.clone(),
             received: Instant::now(),
+            called_off: false,
         });
         anyhow::ensure!(problems.is_empty(), "{problems:?}");
         Ok(job)

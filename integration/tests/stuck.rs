@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use async_nats::jetstream::{AckKind, consumer::PullConsumer};
 use futures::{StreamExt, TryStreamExt, stream};
 use inferq::stack::{Stack, StackOptions};
 use inferq::{Client, Job, JobId, Lane, Status};
 use inferq_integration::scrape::wait_for_metric;
 use inferq_integration::{
-    PATIENCE, digits, fixtures, hazards, messages_in, redeliver_after, start, submit_all, uncached,
+    PATIENCE, deliveries, digits, fixtures, hazards, messages_in, redeliver_after, start, submit_all, uncached,
     wait_until_empty,
 };
 
@@ -162,25 +161,6 @@ async fn of_many_jobs_the_one_that_ends_its_process_is_dead_and_all_others_are_o
     Ok(stack.stop().await?)
 }
 
-/// Takes the next job of a lane and gives it back at once, as a worker that ended would have.
-async fn deliver_in_vain(client: &Client, lane: Lane) -> Result<()> {
-    let stream = if lane == Lane::Low {
-        "INFER_BULK"
-    } else {
-        "INFER_JOBS"
-    };
-    let jetstream = async_nats::jetstream::new(client.nats().clone());
-    let consumer: PullConsumer = jetstream
-        .get_consumer_from_stream(format!("digits__{lane}"), stream)
-        .await?;
-    let next = consumer.batch().max_messages(1).expires(PATIENCE);
-    let mut messages = next.messages().await?;
-    let message = messages.next().await.context("no delivery")?;
-    let message = message.map_err(|error| anyhow::anyhow!(error))?;
-    let given_back = message.ack_with(AckKind::Nak(None)).await;
-    given_back.map_err(|error| anyhow::anyhow!(error))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn suspects_of_three_lanes_run_one_by_one_and_cost_each_other_few_deliveries() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -191,7 +171,7 @@ async fn suspects_of_three_lanes_run_one_by_one_and_cost_each_other_few_deliveri
         let innocent = uncached(&digits::held_out()?[0]).lane(lane);
         ids.push(client.submit(innocent).await?.id);
         for _ in 0..4 {
-            deliver_in_vain(client, lane).await?;
+            deliveries::in_vain(client, lane, Duration::ZERO).await?;
         }
     }
     stack.start_worker().await?;

@@ -88,6 +88,7 @@ pub async fn run(
 
 impl Admission {
     async fn admit(&self, delivery: Delivery) -> Result<Admitted, Box<Finished>> {
+        let called_off = delivery.called_off;
         let (mut job, problems) = self.identify(delivery);
         let span = job.span.clone();
         async move {
@@ -97,7 +98,7 @@ impl Admission {
                     verdict: Verdict::Standing(standing),
                 }));
             }
-            match self.take(&mut job, problems).await {
+            match self.take(&mut job, problems, called_off).await {
                 Ok((version, inputs, ask)) => Ok(Admitted {
                     job,
                     version,
@@ -186,14 +187,20 @@ impl Admission {
         &self,
         job: &mut Job,
         problems: Vec<HeaderProblem>,
+        called_off: bool,
     ) -> Result<(Arc<Version>, Vec<Tensor>, Ask), JobError> {
-        let version = self.examine(job, problems)?;
+        let version = self.examine(job, problems, called_off)?;
         let body = self.body(job).await?;
         let (inputs, ask) = self.decode(&body, job.content_type, &version)?;
         Ok((version, inputs, ask))
     }
 
-    fn examine(&self, job: &Job, problems: Vec<HeaderProblem>) -> Result<Arc<Version>, JobError> {
+    fn examine(
+        &self,
+        job: &Job,
+        problems: Vec<HeaderProblem>,
+        called_off: bool,
+    ) -> Result<Arc<Version>, JobError> {
         if job.headers.proto > PROTOCOL {
             return Err(JobError::NewerProtocol(job.headers.proto));
         }
@@ -207,7 +214,7 @@ impl Admission {
                 limit,
             });
         }
-        if self.tombstones.contains(&job.headers.id) {
+        if called_off || self.tombstones.contains(&job.headers.id) {
             return Err(JobError::Cancelled);
         }
         if job.deadline.is_some_and(Deadline::has_passed) {

@@ -164,6 +164,8 @@ impl Worker {
             room: room.clone(),
             serving: served.clone(),
             gate: gate.clone(),
+            in_hand: in_hand.clone(),
+            tombstones: tombstones.clone(),
             metrics: self.metrics.clone(),
             stop: self.stop.clone(),
         };

@@ -115,6 +115,11 @@ impl Room {
         self.shared.lock().shut = true;
     }
 
+    /// Whether it takes nothing in now.
+    pub fn is_shut(&self) -> bool {
+        self.shared.lock().shut
+    }
+
     /// Takes in what there is room for.
     pub fn open(&self) {
         self.shared.lock().shut = false;

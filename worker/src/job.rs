@@ -36,6 +36,8 @@ pub struct Delivery {
     pub body: Bytes,
     /// When this worker received it.
     pub received: Instant,
+    /// Its job was cancelled after that: it ends, and is not run.
+    pub called_off: bool,
     /// Room, progress acknowledgements and counters, all given back on drop.
     pub hold: Hold,
 }

@@ -18,9 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::connection::State;
-use async_nats::jetstream::{self, consumer::pull::BatchConfig};
-use async_nats::{HeaderMap, Message};
+use async_nats::jetstream;
+use async_nats::Message;
 use inferq_schemas::headers::JobHeaders;
 use inferq_schemas::identity::JobId;
 use inferq_schemas::subjects::{QueueKind, ReplyPrefixes};
@@ -29,16 +28,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::cancel::InHand;
+use crate::cancelled::Tombstones;
+use crate::deadline::Deadline;
 use crate::hold::{Renewal, Room, Way};
 use crate::job::{Delivery, Origin, Queued};
 use crate::ledger::{Ledger, header_pairs};
 use crate::metrics::{Door, Metrics, OutcomeLabel};
 use crate::pull::consumers::Serving;
 use crate::pull::inbox::Inbox;
-use crate::pull::sources::{Arrival, Ask, Grant, Sources};
-use crate::pull::suspects::{Record, SUSPECT_FROM, Step, Suspects};
+use crate::pull::sources::{Arrival, Sources};
+use crate::pull::suspects::{Held, Record, SUSPECT_FROM, Step, Suspects};
 use crate::settle::Gate;
 
+mod ask;
 pub mod consumers;
 mod inbox;
 pub mod micro;
@@ -46,24 +49,12 @@ pub mod rpc;
 mod sources;
 mod suspects;
 
-/// How long a waiting pull stays with the server. Short, since a lost one is noticed only after it.
-const WAIT: Duration = Duration::from_secs(5);
 /// Time between progress acknowledgements of a job, whose ack_wait is 30 s.
 const JOB_PROGRESS: Duration = Duration::from_secs(10);
 /// The same for queued RPC, whose ack_wait is 10 s.
 const RPC_PROGRESS: Duration = Duration::from_secs(3);
-/// What the server counts of a message beside headers and body: its subject and the one to
-/// acknowledge it at, in bytes.
-const SUBJECT_BYTES: usize = 1024;
-/// All waiting pulls together may bring this part of the room's bytes.
-const PART_FOR_WAITING: usize = 4;
-/// But each of them so many bytes, a request of some thousand numbers.
-const SMALLEST_WAITING: usize = 16 * 1024;
 /// How often it is looked whether the connection is another one.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// How much longer than its expiry a request may stay unanswered before it counts as lost.
-const GUARD: Duration = Duration::from_secs(2);
-
 /// What pulling needs.
 pub struct Puller {
     /// The connection, and where surplus is given back.
@@ -74,6 +65,10 @@ pub struct Puller {
     pub serving: watch::Receiver<Serving>,
     /// Open while outcomes can be written.
     pub gate: Gate,
+    /// Lets a cancellation reach a suspect that waits.
+    pub in_hand: InHand,
+    /// Jobs that were cancelled before they came here.
+    pub tombstones: Tombstones,
     /// Counts redeliveries.
     pub metrics: Metrics,
     /// Ends intake.
@@ -85,7 +80,7 @@ struct Intake {
     sources: Sources,
     /// Where messages arrive; none while a suspect is here.
     inbox: Option<Inbox>,
-    suspects: Suspects<Delivery>,
+    suspects: Suspects<Held>,
     deliveries: mpsc::Sender<Delivery>,
 }
 
@@ -107,7 +102,10 @@ pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyh
         if connects.changed() {
             intake.sources.forget_requests();
         }
-        if intake.suspects.any() {
+        for over in intake.suspects.take_over() {
+            intake.deliveries.send(over).await?;
+        }
+        if intake.suspects.any() || puller.room.is_shut() {
             puller.isolate(&mut intake).await?;
         }
         if let Some(inbox) = &intake.inbox
@@ -134,6 +132,7 @@ pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyh
             }
             () = puller.room.changed() => {}
             changed = gate.changed() => changed?,
+            () = intake.suspects.one_over() => {}
             () = tokio::time::sleep_until(wake) => intake.sources.expire(Instant::now()),
         }
     }
@@ -150,73 +149,6 @@ async fn next(inbox: &mut Option<Inbox>) -> Option<Message> {
 }
 
 impl Puller {
-    fn is_connected(&self) -> bool {
-        self.ledger.client().connection_state() == State::Connected
-    }
-
-    /// Sends the requests that there is room for now.
-    async fn issue(&self, sources: &mut Sources, inbox: &Inbox) {
-        // Without a connection requests would gather in the client and all be sent at its return.
-        if !self.gate.is_open() || !self.is_connected() {
-            return;
-        }
-        let message = self.ledger.max_payload() + SUBJECT_BYTES;
-        self.room.queues_hold(sources.with_more());
-        let free = self.room.free_jobs().min(self.room.free_messages(message));
-        let waiting = self.bytes_of_waiting(sources.len(), message);
-        let grants = sources.grants(free, |model| self.room.open_to_queue(model));
-        for Grant { source, ask } in grants {
-            let Some(served) = sources.served(source) else {
-                continue;
-            };
-            let (places, max_bytes) = match ask {
-                Ask::Fetch(messages) => (messages, messages * message),
-                Ask::Wait { large: true } => (0, message),
-                Ask::Wait { large: false } => (0, waiting),
-            };
-            let Some(promise) = self.room.promise(&served.model, places, max_bytes) else {
-                // Whoever is next must not take what this one waits for.
-                break;
-            };
-            let (request, until) = match ask {
-                Ask::Wait { .. } => (
-                    BatchConfig {
-                        batch: 1,
-                        expires: Some(WAIT),
-                        max_bytes,
-                        ..BatchConfig::default()
-                    },
-                    Instant::now() + WAIT + GUARD,
-                ),
-                Ask::Fetch(batch) => (
-                    BatchConfig {
-                        batch,
-                        no_wait: true,
-                        max_bytes,
-                        ..BatchConfig::default()
-                    },
-                    Instant::now() + GUARD,
-                ),
-            };
-            let sent = self
-                .ledger
-                .request_messages(&served.stream, &served.name, &request, inbox.of(source))
-                .await;
-            if let Err(error) = sent {
-                warn!(%error, "a pull request was not sent, trying again");
-            }
-            sources.asked(source, ask, promise, until);
-        }
-    }
-
-    /// Bytes that each of so many waiting pulls may bring: together a part of the room, since most of them
-    /// bring nothing. A larger `message` is noticed and asked for with room for it.
-    fn bytes_of_waiting(&self, pulls: usize, message: usize) -> usize {
-        let all = self.room.limits().bytes / PART_FOR_WAITING;
-        let each = all / pulls.max(1);
-        each.clamp(SMALLEST_WAITING.min(message), message)
-    }
-
     /// A message of the inbox: a job, or the server's word on a request.
     async fn take(&self, intake: &mut Intake, message: Message) -> anyhow::Result<()> {
         let inbox = intake.inbox.as_ref();
@@ -231,33 +163,36 @@ impl Puller {
         let Some(delivery) = self.receive(&mut intake.sources, message) else {
             return Ok(());
         };
-        match suspected(&delivery) {
-            Some(record) => intake.suspects.push(record, delivery),
-            None => intake.deliveries.send(delivery).await?,
+        match self.suspected(delivery) {
+            Ok((record, held)) => intake.suspects.push(record, held),
+            Err(delivery) => intake.deliveries.send(*delivery).await?,
         }
         Ok(())
     }
 
     /// Takes the next step with suspects: out of the way of everything else, one by one, back to work.
     async fn isolate(&self, intake: &mut Intake) -> anyhow::Result<()> {
-        self.room.shut();
-        // Fetches are answered at once, and a message on its way while the inbox ends would be lost until
-        // ack_wait. Only what waits at the server is cut short.
-        if intake.sources.fetching() {
-            return Ok(());
-        }
-        if let Some(inbox) = intake.inbox.take() {
-            let expected = intake.sources.expected();
-            for message in inbox.leave(&self.ledger, expected).await {
-                self.take(intake, message).await?;
+        if intake.suspects.any() {
+            self.room.shut();
+            // Fetches are answered at once, and a message on its way while the inbox ends would be lost
+            // until ack_wait. Only what waits at the server is cut short.
+            if intake.sources.fetching() {
+                return Ok(());
             }
-            intake.sources.forget_requests();
+            if let Some(inbox) = intake.inbox.take() {
+                let expected = intake.sources.expected();
+                for message in inbox.leave(&self.ledger, expected).await {
+                    self.take(intake, message).await?;
+                }
+                intake.sources.forget_requests();
+            }
         }
         match intake.suspects.next(self.room.held_jobs()) {
             Step::Wait => {}
             Step::Run { give_back, suspect } => {
+                let suspect = suspect.into_delivery();
                 for (other, delay) in give_back {
-                    self.give_back(&other, delay).await;
+                    self.give_back(&other.into_delivery(), delay).await;
                 }
                 debug!(model = %suspect.model, "a job runs alone, since earlier deliveries of it were not finished");
                 self.metrics.suspect(&suspect.model);
@@ -265,7 +200,9 @@ impl Puller {
             }
             Step::Open => {
                 self.room.open();
-                intake.inbox = Some(Inbox::open(&self.ledger).await?);
+                if intake.inbox.is_none() {
+                    intake.inbox = Some(Inbox::open(&self.ledger).await?);
+                }
             }
         }
         Ok(())
@@ -343,13 +280,38 @@ impl Puller {
             headers: headers.unwrap_or_default(),
             body: payload,
             received: std::time::Instant::now(),
+            called_off: false,
         })
+    }
+
+    /// A suspect, and what decides when it runs; or the delivery as it was, if it is none.
+    fn suspected(&self, delivery: Delivery) -> Result<(Record, Held), Box<Delivery>> {
+        let Origin::Queue(queued) = &delivery.origin else {
+            return Err(Box::new(delivery));
+        };
+        if queued.attempt < SUSPECT_FROM {
+            return Err(Box::new(delivery));
+        }
+        let id = JobId::derived(&queued.stream, queued.sequence);
+        // Who may be replied to plays no part in it.
+        let pairs = header_pairs(&delivery.headers);
+        let headers = JobHeaders::parse(pairs, id, &ReplyPrefixes::default()).headers;
+        let record = Record {
+            sequence: queued.sequence,
+            attempt: queued.attempt,
+            most: u64::from(headers.max_attempts),
+        };
+        let deadline = headers.deadline(queued.published_unix_ms);
+        let deadline = deadline.map(Deadline::from_unix_ms);
+        let off = (&self.in_hand, &self.tombstones);
+        Ok((record, Held::new(delivery, &headers, deadline, off)))
     }
 
     /// Leaves the inbox and gives back what was on its way, so that nothing waits for ack_wait.
     async fn leave(&self, mut intake: Intake) {
         for suspect in intake.suspects.take_all() {
-            self.give_back(&suspect, Duration::ZERO).await;
+            self.give_back(&suspect.into_delivery(), Duration::ZERO)
+                .await;
         }
         let Some(inbox) = intake.inbox else { return };
         for message in inbox.leave(&self.ledger, intake.sources.expected()).await {
@@ -358,25 +320,6 @@ impl Puller {
             }
         }
     }
-}
-
-/// The record of a delivery that is a suspect.
-fn suspected(delivery: &Delivery) -> Option<Record> {
-    let Origin::Queue(queued) = &delivery.origin else {
-        return None;
-    };
-    (queued.attempt >= SUSPECT_FROM).then(|| Record {
-        sequence: queued.sequence,
-        attempt: queued.attempt,
-        most: most_attempts(&delivery.headers),
-    })
-}
-
-/// Deliveries that a job allows. Who may be replied to plays no part in it.
-fn most_attempts(headers: &HeaderMap) -> u64 {
-    let pairs = header_pairs(headers);
-    let parsed = JobHeaders::parse(pairs, JobId::random(), &ReplyPrefixes::default());
-    u64::from(parsed.headers.max_attempts)
 }
 
 /// Tells a connection from the next: what was requested over one is not answered over another.

@@ -85,6 +85,7 @@ fn finish(swept: SweptJob, admission: &Admission, settler: &Settler, room: &Room
         headers: swept.headers,
         body: swept.body,
         received: Instant::now(),
+        called_off: false,
     });
     let outcome = settler.author.failure(&job, status, swept.failure, None);
     Finished {

@@ -56,6 +56,11 @@ pub struct Grip {
 }
 
 impl Grip {
+    /// Whether its job was cancelled.
+    pub fn is_stopped(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
     /// Waits until its job is cancelled.
     pub async fn stopped(&self) {
         self.token.cancelled().await;

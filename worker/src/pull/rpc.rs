@@ -223,6 +223,7 @@ impl Doors {
             headers: request.headers.unwrap_or_default(),
             body: request.payload,
             received: Instant::now(),
+            called_off: false,
         };
         if inside.deliveries.send(delivery).await.is_err() {
             debug!("the pipeline has ended, the caller hears nothing");

@@ -21,9 +21,16 @@
 //!   and run in the order of the first rule, which needs two deliveries.
 //!
 //! So an innocent job is settled before its deliveries are used up, and the guilty uses up its own.
+//!
+//! One whose deadline passes or that is cancelled while it waits goes on at once, since it is not run any
+//! more (`suspects/held.rs`).
 
 use std::cmp::Reverse;
 use std::time::Duration;
+
+mod held;
+
+pub(crate) use held::Held;
 
 /// From this delivery on a job is a suspect.
 pub(crate) const SUSPECT_FROM: u64 = 3;
@@ -108,6 +115,10 @@ impl<T> Suspects<T> {
 
     /// The next step while the worker holds `held` deliveries, those that wait here included.
     pub(crate) fn next(&mut self, held: usize) -> Step<T> {
+        if !self.any() {
+            // All have ended where they waited, and what is held is none of them.
+            return Step::Open;
+        }
         if held > self.waiting.len() {
             return Step::Wait;
         }
@@ -223,6 +234,14 @@ mod tests {
         assert_eq!(suspects.next(2), Step::Wait, "the first is not settled");
         assert_eq!(suspects.next(1), runs(3, &[]));
         assert_eq!(suspects.next(0), Step::Open);
+    }
+
+    #[test]
+    fn once_all_have_ended_where_they_waited_the_others_come_in_at_once() {
+        let mut suspects = suspects(&[(1, 3)]);
+        assert_eq!(suspects.next(2), Step::Wait, "another one is held");
+        suspects.waiting.clear();
+        assert_eq!(suspects.next(1), Step::Open);
     }
 
     #[test]
