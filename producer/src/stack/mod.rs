@@ -67,6 +67,8 @@ pub struct StackOptions {
     pub redis: RedisChoice,
     /// The worker program, if not the one beside this program or on PATH.
     pub worker_bin: Option<PathBuf>,
+    /// Where the workers connect, if not to nats-server itself: to a proxy before it, say.
+    pub worker_nats: Option<String>,
     /// More arguments for each worker.
     pub worker_args: Vec<String>,
     /// More environment for each worker.
@@ -99,6 +101,7 @@ impl StackOptions {
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             redis: RedisChoice::Off,
             worker_bin: None,
+            worker_nats: None,
             worker_args: Vec::new(),
             worker_env: Vec::new(),
             sweeper: true,
@@ -191,7 +194,10 @@ impl Stack {
         ));
         let mut arguments: Vec<OsString> = vec![
             "--nats".into(),
-            nats.url().into(),
+            options
+                .worker_nats
+                .unwrap_or_else(|| nats.url().to_owned())
+                .into(),
             "--models".into(),
             models.clone().into(),
             "--prefix".into(),

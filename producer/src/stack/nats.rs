@@ -35,6 +35,8 @@ pub enum Port {
 /// Settings of a private nats-server.
 #[derive(Debug, Clone)]
 pub struct NatsOptions {
+    /// Its name; servers of one cluster need different ones.
+    pub name: String,
     /// The folder for its streams and configuration; made if it is missing.
     pub data: PathBuf,
     /// The port.
@@ -58,6 +60,7 @@ impl NatsOptions {
     pub fn new(data: impl Into<PathBuf>) -> Self {
         let plan = crate::AssetPlan::default();
         Self {
+            name: format!("inferq-{}", std::process::id()),
             data: data.into(),
             port: Port::Free,
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -52,6 +52,16 @@ impl WorkerProcess {
         self.process.kill();
     }
 
+    /// Freezes it (SIGSTOP): its connection stays, it says nothing.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
     /// Asks it to finish what it holds and end (SIGTERM).
     pub fn terminate(&self) {
         self.process.terminate();

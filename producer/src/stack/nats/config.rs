@@ -31,13 +31,13 @@ fn configuration(options: &NatsOptions, data: &Path) -> String {
     };
     format!(
         "# Written by inferq; changes are lost.\n\
-         server_name: \"inferq-{pid}\"\n\
+         server_name: \"{name}\"\n\
          host: \"{host}\"\n\
          port: {port}\n\
          ports_file_dir: {ports}\n\
          max_payload: {payload}\n\
          jetstream {{\n  store_dir: {store}\n  max_mem: {memory}\n  max_file: {file}\n}}\n{more}\n",
-        pid = std::process::id(),
+        name = options.name,
         host = options.listen,
         ports = quoted(&ports_folder(data)),
         payload = options.max_payload.as_u64(),
