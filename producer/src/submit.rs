@@ -35,8 +35,11 @@ const STREAM_FULL: u64 = 10_077;
 const TOO_MANY_REQUESTS: u64 = 10_167;
 /// How long one confirmation may take before the same publish is repeated.
 const ATTEMPT: Duration = Duration::from_secs(5);
-/// A stream without a leader answers like a missing one, so it is asked again.
-const MISSING_ATTEMPTS: u32 = 3;
+/// A stream without a leader answers like a missing one, so it is asked again for so long.
+const MISSING_FOR: Duration = Duration::from_millis(750);
+/// In a cluster a stream whose leader died has none until another is elected: 4 to 9 s, and again as
+/// long if that one loses.
+const LEADERLESS_FOR: Duration = Duration::from_secs(20);
 const MISSING_PAUSE: Duration = Duration::from_millis(250);
 
 /// A job that is in the queue.
@@ -168,7 +171,7 @@ impl Client {
         job: &Prepared,
         until: Instant,
     ) -> Result<Submitted, SubmitError> {
-        let mut missing = 0;
+        let mut missing_until = None;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let unconfirmed = || SubmitError::Unconfirmed {
@@ -189,14 +192,14 @@ impl Client {
                 PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => {
                     tokio::time::sleep(MISSING_PAUSE.min(left)).await;
                 }
-                PublishErrorKind::StreamNotFound if missing < MISSING_ATTEMPTS => {
-                    missing += 1;
-                    tokio::time::sleep(MISSING_PAUSE.min(left)).await;
-                }
                 PublishErrorKind::StreamNotFound => {
-                    return Err(SubmitError::NoStream {
-                        subject: job.subject.clone(),
-                    });
+                    let end = || Instant::now() + self.believes_missing_after();
+                    if Instant::now() >= *missing_until.get_or_insert_with(end) {
+                        return Err(SubmitError::NoStream {
+                            subject: job.subject.clone(),
+                        });
+                    }
+                    tokio::time::sleep(MISSING_PAUSE.min(left)).await;
                 }
                 PublishErrorKind::MaxPayloadExceeded => {
                     return Err(SubmitError::TooLarge {
@@ -209,6 +212,14 @@ impl Client {
                 | PublishErrorKind::MaxAckPending
                 | PublishErrorKind::Other => return Err(refused(&error)),
             }
+        }
+    }
+
+    /// How long a stream that nobody answers for may be there all the same.
+    fn believes_missing_after(&self) -> Duration {
+        match self.inner.nats.server_info().cluster {
+            Some(_) => LEADERLESS_FOR,
+            None => MISSING_FOR,
         }
     }
 
