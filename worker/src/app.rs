@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use inferq_engine::LoadLimits;
 use inferq_schemas::Limits;
 use inferq_schemas::registry::WorkerState;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -149,6 +149,7 @@ impl Worker {
         let tombstones = Tombstones::default();
         let in_hand = InHand::default();
         let (serving, served) = watch::channel(Serving::default());
+        let absent = Arc::new(Notify::new());
         let ended = CancellationToken::new();
 
         // Room bounds what is inside, so no channel needs to be longer than the room.
@@ -163,6 +164,7 @@ impl Worker {
             ledger: self.ledger.clone(),
             room: room.clone(),
             serving: served.clone(),
+            absent: absent.clone(),
             gate: gate.clone(),
             in_hand: in_hand.clone(),
             tombstones: tombstones.clone(),
@@ -250,6 +252,7 @@ impl Worker {
             self.ledger.clone(),
             self.models.clone(),
             serving,
+            absent,
             self.stop.clone(),
         ));
         tasks.spawn(tombstones.follow(self.ledger.clone(), ended.clone()));

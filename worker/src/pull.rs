@@ -23,7 +23,7 @@ use async_nats::Message;
 use inferq_schemas::headers::JobHeaders;
 use inferq_schemas::identity::JobId;
 use inferq_schemas::subjects::{QueueKind, ReplyPrefixes};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -37,7 +37,7 @@ use crate::ledger::{Ledger, header_pairs};
 use crate::metrics::{Door, Metrics, OutcomeLabel};
 use crate::pull::consumers::Serving;
 use crate::pull::inbox::Inbox;
-use crate::pull::sources::{Arrival, Sources};
+use crate::pull::sources::{Arrival, NO_RESPONDERS, Sources};
 use crate::pull::suspects::{Held, Record, SUSPECT_FROM, Step, Suspects};
 use crate::settle::Gate;
 
@@ -63,6 +63,8 @@ pub struct Puller {
     pub room: Room,
     /// The consumers of the models it serves, as they come and go.
     pub serving: watch::Receiver<Serving>,
+    /// Woken when a request finds no consumer.
+    pub absent: Arc<Notify>,
     /// Open while outcomes can be written.
     pub gate: Gate,
     /// Lets a cancellation reach a suspect that waits.
@@ -158,6 +160,9 @@ impl Puller {
             debug!(%source, status, description, "a pull request ended");
             let too_large = description.contains("MaxBytes");
             intake.sources.ended(source, status, too_large);
+            if status == NO_RESPONDERS {
+                self.absent.notify_one();
+            }
             return Ok(());
         }
         let Some(delivery) = self.receive(&mut intake.sources, message) else {

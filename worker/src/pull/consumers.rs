@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use inferq_schemas::subjects::{Lane, ModelName};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::ledger::{Ledger, server_code};
+use crate::ledger::Ledger;
 use crate::models::Models;
 
 /// How often a missing consumer is looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// How often a known one is: somebody may have deleted it.
+/// How often a known one is: somebody may have deleted it. Sooner if a request finds nobody there.
 const LOOK_AFTER: Duration = Duration::from_secs(30);
 
 /// One durable consumer that this worker pulls from.
@@ -35,11 +37,13 @@ pub struct Served {
 /// All consumers that are there now.
 pub type Serving = Arc<Vec<Served>>;
 
-/// Keeps `serving` in step with `models` and with what the server has, until `stop`.
+/// Keeps `serving` in step with `models` and with what the server has, until `stop`. `absent` tells
+/// that a request for messages found nobody: a consumer is gone, or its server.
 pub async fn watch(
     ledger: Ledger,
     models: Models,
     serving: watch::Sender<Serving>,
+    absent: Arc<Notify>,
     stop: CancellationToken,
 ) {
     let mut changes = models.changes();
@@ -75,8 +79,17 @@ pub async fn watch(
         tokio::select! {
             () = stop.cancelled() => return,
             changed = changes.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(if complete { LOOK_AFTER } else { LOOK_AGAIN }) => {}
+            () = pause(complete, &absent) => {}
         }
+    }
+}
+
+async fn pause(complete: bool, absent: &Notify) {
+    tokio::time::sleep(LOOK_AGAIN).await;
+    if complete {
+        // Whoever was absent before this look was found by it, or is told of again within a second.
+        let rest = LOOK_AFTER.saturating_sub(LOOK_AGAIN);
+        tokio::time::timeout(rest, absent.notified()).await.ok();
     }
 }
 
@@ -121,10 +134,10 @@ async fn look(ledger: &Ledger, model: &ModelName) -> Look {
     Look::All(served)
 }
 
-fn is_missing(error: &async_nats::jetstream::stream::ConsumerError) -> bool {
-    use async_nats::jetstream::ErrorCode;
+fn is_missing(error: &ConsumerError) -> bool {
     let codes = [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND];
-    server_code(error).is_some_and(|code| codes.contains(&code))
+    // The client keeps the server's word in the kind of this error, not as its source.
+    matches!(error.kind(), ConsumerErrorKind::JetStream(answer) if codes.contains(&answer.error_code()))
 }
 
 fn publish(serving: &watch::Sender<Serving>, found: &BTreeMap<ModelName, Vec<Served>>) {

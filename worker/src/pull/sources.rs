@@ -17,6 +17,9 @@ const MOST_PER_FETCH: usize = 64;
 /// A lane with work that was granted nothing for this long is next.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The status of a request that nobody took: its consumer, or the server, is away.
+pub(crate) const NO_RESPONDERS: u16 = 503;
+
 /// Names a source in the inbox subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SourceId(u64);
@@ -183,7 +186,6 @@ impl Sources {
     pub(crate) fn ended(&mut self, source: SourceId, status: u16, too_large: bool) {
         const NO_MESSAGES: u16 = 404;
         const REFUSED: u16 = 409;
-        const NO_RESPONDERS: u16 = 503;
         if let Some(source) = self.sources.get_mut(&source) {
             match (&mut source.outstanding, status) {
                 // What is there is asked for with room for a message of any size.
