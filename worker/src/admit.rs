@@ -19,7 +19,8 @@ use tracing::{Instrument, info_span, warn};
 
 use crate::cancel::InHand;
 use crate::cancelled::Tombstones;
-use crate::deadline::{Deadline, RpcTimes, rpc_deadline_unix_ms, unix_ms_now};
+use crate::clock::unix_ms_now;
+use crate::deadline::{Deadline, RpcTimes, rpc_deadline_unix_ms};
 use crate::disposition::JobError;
 use crate::job::{Admitted, Ask, Author, Delivery, Finished, Job, Origin, Outcome, Verdict};
 use crate::ledger::{Ledger, header_pairs};

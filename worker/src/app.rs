@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use inferq_engine::LoadLimits;
@@ -20,7 +20,7 @@ use crate::cache::Cache;
 use crate::cancel::{Canceller, InHand};
 use crate::cancelled::Tombstones;
 use crate::config::{Checked, Config};
-use crate::deadline::{RpcTimes, unix_ms_now};
+use crate::deadline::RpcTimes;
 use crate::health::HealthServer;
 use crate::hold::{Room, RoomLimits};
 use crate::job::Author;
@@ -248,13 +248,6 @@ impl Worker {
             room.clone(),
             ended.clone(),
         ));
-        tasks.spawn(pull::consumers::watch(
-            self.ledger.clone(),
-            self.models.clone(),
-            serving,
-            absent,
-            self.stop.clone(),
-        ));
         tasks.spawn(tombstones.follow(self.ledger.clone(), ended.clone()));
         let (heard, requests) = canceller
             .listen()
@@ -270,6 +263,14 @@ impl Worker {
         });
         self.tell(&mut tasks, &room, served, jobs_done, &ended)
             .await?;
+        // Last, since it lets the first jobs in: by now it is known what time it is.
+        tasks.spawn(pull::consumers::watch(
+            self.ledger.clone(),
+            self.models.clone(),
+            serving,
+            absent,
+            self.stop.clone(),
+        ));
         Ok((stages, room, Background { tasks, ended }))
     }
 
@@ -291,7 +292,7 @@ impl Worker {
         };
         let status = Status {
             worker_id: self.checked.worker_id.clone(),
-            started_unix_ms: unix_ms_now(),
+            started: Instant::now(),
             http: http.as_ref().map(|server| server.address().to_string()),
             executors: self.config.intake.executors.get(),
             room: room.clone(),
@@ -314,6 +315,7 @@ impl Worker {
             bucket: self.ledger.assets().workers_kv().to_owned(),
             worker_id: self.checked.worker_id.clone(),
         };
+        presence.announce(&status.record()).await;
         let ended = ended.clone();
         tasks.spawn(async move { presence.run(|| status.record(), state, ended).await });
         tasks.spawn(status::follow(state_in, serving, self.stop.clone()));

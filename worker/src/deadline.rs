@@ -1,8 +1,10 @@
 //! When a job ends whether or not it was run, on the clocks of this process.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use inferq_schemas::headers::JobHeaders;
+
+use crate::clock::unix_ms_now;
 
 /// A moment on the clocks of this process, taken from one on the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,14 +40,6 @@ pub async fn passed(deadline: Option<Deadline>) {
 
 /// A year: longer than any stream keeps a job.
 const MAX_AHEAD_MS: u64 = 365 * 24 * 3600 * 1000;
-
-/// The wall clock in unix milliseconds.
-pub fn unix_ms_now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// How long RPC callers wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

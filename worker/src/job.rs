@@ -14,7 +14,8 @@ use inferq_schemas::tensor::Tensor;
 use inferq_schemas::{ContentType, ErrorCode, Failure, Form, InferRequest};
 use tracing::Span;
 
-use crate::deadline::{Deadline, unix_ms_now};
+use crate::clock::unix_ms_now;
+use crate::deadline::Deadline;
 use crate::disposition::{Circumstances, Disposition, JobError, disposition};
 use crate::hold::Hold;
 use crate::metrics::Door;

@@ -14,7 +14,7 @@
 //!
 //! Channels between stages are bounded by the room that `pull` hands out, so backpressure is simply
 //! not reading. Only `pull` watches the stop token: it closes its output, and each stage ends when
-//! its input does. Stages share `job.rs`, `work.rs` and `deadline.rs`, never each other's insides.
+//! its input does. Stages share `job.rs`, `work.rs`, `deadline.rs` and `clock.rs`, never each other's insides.
 //!
 //! What this crate does not know: how a model is computed (`inferq-engine`), how bytes on the wire
 //! look (`inferq-schemas`), and how streams and consumers are made (`inferq`).
@@ -22,6 +22,7 @@
 pub mod app;
 pub mod config;
 
+pub mod clock;
 pub mod deadline;
 pub mod job;
 pub mod work;

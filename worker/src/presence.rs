@@ -1,9 +1,11 @@
 //! Tells the system that this worker lives: its record in the key-value bucket `infer_workers`.
 //!
 //! Written every few seconds and at each change; entries of the bucket expire by themselves, so a worker that was
-//! killed vanishes too. Workers never create the bucket.
+//! killed vanishes too. Workers never create the bucket. The stamp that the server puts on the record
+//! tells what time it is there.
 
-use std::time::Duration;
+use std::ops::RangeInclusive;
+use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
@@ -11,10 +13,15 @@ use inferq_schemas::registry::WorkerRecord;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
+
+use crate::clock;
 
 /// How often the record is written: entries expire after 20 s, so three writes may be lost.
 const BEAT: Duration = Duration::from_secs(5);
+
+/// The clocks are compared at each so many beats, once a minute: they drift slowly, and are seldom set.
+const COMPARE_EACH: u32 = 12;
 
 /// Longest one exchange with the server may take.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -29,7 +36,23 @@ pub struct Presence {
     pub worker_id: String,
 }
 
+/// A record that was kept.
+struct Kept {
+    bucket: kv::Store,
+    revision: u64,
+    /// When, by our own clock.
+    between: RangeInclusive<u64>,
+}
+
 impl Presence {
+    /// Writes `record` once and compares the clocks, before anything depends on them.
+    pub async fn announce(&self, record: &WorkerRecord) {
+        // Without a record the clocks are taken to agree; that it cannot be kept is said by `run`.
+        if let Ok(kept) = self.write(record).await {
+            self.compare_clocks(&kept).await;
+        }
+    }
+
     /// Writes what `record` says, each beat and at each change of `changed`, until `stop`; then removes it.
     pub async fn run<T>(
         self,
@@ -41,14 +64,21 @@ impl Presence {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lost = false;
         let mut watching = true;
+        let mut beats = 0_u32;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 change = changed.changed(), if watching => watching = change.is_ok(),
-                _ = beat.tick() => {}
+                _ = beat.tick() => beats = beats.wrapping_add(1),
             }
-            let problem = self.write(&record()).await.err();
+            let written = self.write(&record()).await;
+            if let Ok(kept) = &written
+                && beats.is_multiple_of(COMPARE_EACH)
+            {
+                self.compare_clocks(kept).await;
+            }
+            let problem = written.err();
             match &problem {
                 Some(problem) if !lost => {
                     warn!(
@@ -64,14 +94,32 @@ impl Presence {
         self.remove().await;
     }
 
-    async fn write(&self, record: &WorkerRecord) -> Result<(), String> {
+    async fn write(&self, record: &WorkerRecord) -> Result<Kept, String> {
         let json = serde_json::to_vec(record).map_err(|error| error.to_string())?;
         let bucket = self.bucket().await?;
+        let before = clock::own_unix_ms();
         let written = timeout(LIMIT, bucket.put(&self.worker_id, Bytes::from(json))).await;
-        written
+        let revision = written
             .map_err(|_| "no answer".to_owned())?
-            .map(drop)
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string())?;
+        Ok(Kept {
+            bucket,
+            revision,
+            between: before..=clock::own_unix_ms(),
+        })
+    }
+
+    /// Reads when the server kept the record. Failing that, the clocks are as they were.
+    async fn compare_clocks(&self, kept: &Kept) {
+        match timeout(LIMIT, kept.bucket.entry(&self.worker_id)).await {
+            Ok(Ok(Some(entry))) if entry.revision == kept.revision => {
+                let stamp = SystemTime::from(entry.created);
+                clock::compare(clock::unix_ms(stamp), &kept.between);
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => debug!(%error, "the clocks could not be compared"),
+            Err(_) => debug!("the clocks could not be compared: no answer"),
+        }
     }
 
     async fn remove(&self) {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use inferq_schemas::registry::{WorkerRecord, WorkerState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::deadline::unix_ms_now;
+use crate::clock::unix_ms_now;
 use crate::hold::Room;
 use crate::models::Models;
 use crate::pull::consumers::{Serving, ready_models};
@@ -15,7 +16,7 @@ use crate::pull::consumers::{Serving, ready_models};
 /// Everything the record is made of.
 pub(super) struct Status {
     pub(super) worker_id: String,
-    pub(super) started_unix_ms: u64,
+    pub(super) started: Instant,
     pub(super) http: Option<String>,
     pub(super) executors: usize,
     pub(super) room: Room,
@@ -28,6 +29,8 @@ pub(super) struct Status {
 impl Status {
     /// The record as of now. A model without consumers is loaded but not served, so it is not listed.
     pub(super) fn record(&self) -> WorkerRecord {
+        let now = unix_ms_now();
+        let running = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let state = *self.state.borrow();
         let served = ready_models(&self.serving.borrow());
         let mut models = self.models.served();
@@ -37,8 +40,8 @@ impl Status {
             host: host_name(),
             pid: std::process::id(),
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_unix_ms: self.started_unix_ms,
-            seen_unix_ms: unix_ms_now(),
+            started_unix_ms: now.saturating_sub(running),
+            seen_unix_ms: now,
             ready: state == WorkerState::Ready,
             state,
             http: self.http.clone(),

@@ -5,7 +5,7 @@ use inferq_schemas::DeadHeaders;
 use inferq_schemas::headers::{dead, names};
 use inferq_schemas::identity::JobId;
 
-use crate::deadline::unix_ms_now;
+use crate::clock::unix_ms_now;
 use crate::job::{Job, Origin, Outcome};
 
 /// The headers of a job that is put into its queue once more: its own, less those that the server acts on, which
