@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what inferq needs beside Rust, and only what is missing: a C compiler, nats-server,
-# redis-server and a Vulkan driver. Runs as root or with sudo, as often as you like.
+# redis-server and a Vulkan driver; for tests alone, libfaketime. Runs as root or with sudo, as often as you like.
 #
 #   deploy/setup.sh           install what is missing
 #   deploy/setup.sh --check   only say what is there; exit code 1 if something needed is missing
@@ -52,6 +52,12 @@ vulkan_driver() {
 # Apple's machines need none: there the engine speaks Metal.
 has_vulkan() { [ "$(uname -s)" = Darwin ] || [ -n "$(vulkan_driver)" ]; }
 
+# Tests that give a worker a wrong clock need it; there are none on Apple's machines.
+has_faketime() {
+    [ "$(uname -s)" = Darwin ] || compgen -G '/usr/lib*/*/faketime/libfaketimeMT.so.1' >/dev/null ||
+        compgen -G '/usr/lib*/faketime/libfaketimeMT.so.1' >/dev/null
+}
+
 report() {
     if has cc; then say "C compiler: $(command -v cc)"; else say "C compiler: missing"; fi
     local nats
@@ -71,6 +77,7 @@ report() {
     else
         say "graphics: no Vulkan driver; everything runs on the CPU"
     fi
+    if ! has_faketime; then say "libfaketime: missing; tests of wrong clocks are left out"; fi
     if $ci; then
         if has_cargo_deny; then say "cargo-deny: $cargo_deny"; else say "cargo-deny: missing"; fi
     fi
@@ -126,6 +133,7 @@ with_apt() {
     has cc || packages+=(build-essential)
     has redis-server || packages+=(redis-server)
     has_vulkan || packages+=(mesa-vulkan-drivers)
+    has_faketime || packages+=(libfaketime)
     if ! has_nats && [ -z "${NATS_SERVER:-}" ]; then
         if can_be_root && ! apt_offers nats-server "$oldest_nats"; then apt_refresh; fi
         if apt_offers nats-server "$oldest_nats"; then packages+=(nats-server); fi
@@ -196,7 +204,7 @@ if $check; then
     exit
 fi
 
-if ! complete || ! has_vulkan; then
+if ! complete || ! has_vulkan || ! has_faketime; then
     if has apt-get; then
         with_apt
     elif has brew; then

@@ -12,12 +12,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 use inferq::stack::{Stack, StackOptions};
 use inferq::{Client, Job, JobId, ModelName};
 
+pub mod cluster;
 pub mod command;
+pub mod count;
 pub mod deliveries;
 pub mod digits;
 pub mod fixtures;
 pub mod hazards;
+pub mod link;
 pub mod lone;
+pub mod memory;
 pub mod plain;
 pub mod proxy;
 pub mod scrape;
@@ -99,20 +103,22 @@ pub async fn messages_in(client: &Client, stream: &str) -> Result<u64> {
     Ok(stream.cached_info().state.messages)
 }
 
-/// Waits until a stream holds nothing.
+/// Waits until a stream holds nothing. A server that does not answer for a while is asked again.
 ///
 /// # Errors
 /// If it still does after [`PATIENCE`].
 pub async fn wait_until_empty(client: &Client, stream: &str) -> Result<()> {
+    let mut seen = messages_in(client, stream).await;
     let emptied = async {
-        while messages_in(client, stream).await? > 0 {
+        while !matches!(seen, Ok(0)) {
             tokio::time::sleep(Duration::from_millis(20)).await;
+            seen = messages_in(client, stream).await;
         }
-        Ok(())
     };
-    tokio::time::timeout(PATIENCE, emptied)
-        .await
-        .with_context(|| format!("{stream} still holds messages"))?
+    match tokio::time::timeout(PATIENCE, emptied).await {
+        Ok(()) => Ok(()),
+        Err(_) => anyhow::bail!("{stream} is not empty after {PATIENCE:?}: {seen:?}"),
+    }
 }
 
 /// Lets jobs of a model in lane `normal` come again so soon after a worker that held them ended,

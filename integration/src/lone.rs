@@ -12,6 +12,16 @@ use crate::{PATIENCE, models_folder};
 pub struct LoneWorker {
     child: Child,
     id: String,
+    pid: u32,
+}
+
+/// How a [`LoneWorker`] differs from the usual one: one thread, on the CPU, the project's models.
+#[derive(Debug, Clone, Default)]
+pub struct Lone {
+    /// More arguments.
+    pub args: Vec<String>,
+    /// More environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl LoneWorker {
@@ -20,26 +30,28 @@ impl LoneWorker {
     /// # Errors
     /// If it cannot be started, or is not ready within [`PATIENCE`].
     pub async fn start(client: &Client, nats: &str, id: &str) -> Result<Self> {
+        Self::start_as(client, nats, id, Lone::default()).await
+    }
+
+    /// The same with settings of its own.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_as(client: &Client, nats: &str, id: &str, lone: Lone) -> Result<Self> {
         let program = inferq::stack::worker_program(None)?;
+        let usual = "--executors 1 --http 127.0.0.1:0 --log error --gpu off";
         let child = Command::new(program)
-            .args([
-                "--nats",
-                nats,
-                "--id",
-                id,
-                "--executors",
-                "1",
-                "--http",
-                "127.0.0.1:0",
-                "--log",
-                "error",
-            ])
+            .args(["--nats", nats, "--id", id])
+            .args(usual.split(' '))
             .arg("--models")
             .arg(models_folder())
+            .args(lone.args)
+            .envs(lone.env)
             .stdout(std::process::Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
         let worker = Self {
+            pid: child.id().context("it has ended already")?,
             child,
             id: id.to_owned(),
         };
@@ -48,7 +60,7 @@ impl LoneWorker {
             let records = client.workers().await.unwrap_or_default();
             if records
                 .iter()
-                .any(|record| record.id == worker.id && record.ready)
+                .any(|record| record.id == worker.id && record.pid == worker.pid && record.ready)
             {
                 return Ok(worker);
             }
@@ -57,6 +69,16 @@ impl LoneWorker {
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Ends it at once, as a crash would (SIGKILL).

@@ -3,13 +3,11 @@
 //! ```text
 //! main.rs     the flags, the stack, and the line it closes with
 //! faults.rs   what is killed when, by a seed
-//! count.rs    was every job answered once, and rightly
 //! ```
 //! Workers are killed (SIGKILL) every few seconds for as long as there are jobs, nats-server and Redis once
 //! each. Invariant: every job that was accepted has exactly one outcome, it is `ok`, and it is bit for bit what
 //! the engine gives without any queue; nothing is left in a queue and nothing has died.
 
-mod count;
 mod faults;
 
 use std::process::ExitCode;
@@ -20,6 +18,7 @@ use clap::Parser;
 use futures::{StreamExt, TryStreamExt, stream};
 use inferq::stack::{RedisChoice, Stack, StackOptions};
 use inferq::{Job, JobId};
+use inferq_integration::count::{self, Beside};
 use inferq_integration::digits::{self, Digit};
 use inferq_integration::{PATIENCE, job, models_folder, start, wait_until_empty};
 use tokio_util::sync::CancellationToken;
@@ -90,7 +89,7 @@ impl Soak {
         let (jobs, faults) = tokio::join!(work, faults);
         let (jobs, faults) = (jobs?, faults?);
         println!("{faults}; all answered after {:.0?}", begun.elapsed());
-        let found = count::of(stack.client(), &jobs, &expected).await?;
+        let found = count::of(stack.client(), &jobs, &expected, Beside::default()).await?;
         stack.stop().await?;
         println!("{found}");
         Ok(found.is_right())

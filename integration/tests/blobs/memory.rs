@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use inferq::stack::StackOptions;
 use inferq::{AssetPlan, ByteSize, Job};
+use inferq_integration::memory::peak;
 use inferq_integration::{fixtures, start};
 
 use crate::{model, request};
@@ -14,14 +15,6 @@ const VALUES: usize = 50_000_000;
 const BYTES: usize = VALUES * 4;
 /// Jobs sent at the same time.
 const JOBS: usize = 3;
-
-/// The most memory that a process has had, in bytes.
-fn peak(pid: u32) -> Result<usize> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.context("VmHWM")?.trim().strip_suffix(" kB");
-    Ok(kib.context("kB")?.parse::<usize>()? * 1024)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_tensors_of_200_mb_at_once_come_back_and_are_in_memory_one_after_the_other()

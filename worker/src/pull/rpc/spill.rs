@@ -11,7 +11,8 @@ use inferq_schemas::{ContentType, ErrorCode, Failure};
 use tracing::warn;
 
 use super::Doors;
-use crate::deadline::{rpc_deadline_unix_ms, unix_ms_now};
+use crate::clock::unix_ms_now;
+use crate::deadline::rpc_deadline_unix_ms;
 use crate::ledger::{header_map, header_pairs, server_code};
 
 /// How long a spilled request waits for the stream's word.

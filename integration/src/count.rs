@@ -1,4 +1,4 @@
-//! Was every job answered once, and rightly?
+//! What became of jobs: was every one of them answered once, and rightly?
 
 use std::fmt;
 
@@ -6,18 +6,28 @@ use anyhow::{Context, Result};
 use async_nats::jetstream;
 use futures::{StreamExt, stream};
 use inferq::{Client, JobId, Outcome, Status};
-use inferq_integration::messages_in;
+
+use crate::messages_in;
 
 /// Outcomes read at a time.
 const READS: usize = 256;
 
+/// What else has ended beside the jobs that are counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beside {
+    /// Outcomes of other jobs.
+    pub outcomes: u64,
+    /// How many of those have a dead letter.
+    pub letters: u64,
+}
+
 /// What became of all jobs.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub struct Found {
     jobs: usize,
     /// Without an outcome.
     lost: usize,
-    /// Outcomes that were written over, or jobs that died beside theirs.
+    /// Outcomes that were written over or that nobody asked for, and dead letters of no job.
     duplicated: u64,
     /// Outcomes that are no answer, or another one.
     wrong: usize,
@@ -26,7 +36,8 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    pub(crate) fn is_right(&self) -> bool {
+    /// Whether each job has its answer, and one.
+    pub fn is_right(&self) -> bool {
         self.lost == 0 && self.duplicated == 0 && self.wrong == 0
     }
 }
@@ -51,7 +62,15 @@ impl fmt::Display for Found {
 }
 
 /// Reads every outcome. Job `n` is answered by `expected[n % expected.len()]`.
-pub(crate) async fn of(client: &Client, jobs: &[JobId], expected: &[Vec<f32>]) -> Result<Found> {
+///
+/// # Errors
+/// If the server does not answer.
+pub async fn of(
+    client: &Client,
+    jobs: &[JobId],
+    expected: &[Vec<f32>],
+    beside: Beside,
+) -> Result<Found> {
     let mut found = Found {
         jobs: jobs.len(),
         lost: 0,
@@ -87,8 +106,10 @@ pub(crate) async fn of(client: &Client, jobs: &[JobId], expected: &[Vec<f32>]) -
     let results = jetstream.get_stream("INFER_RESULTS").await?;
     let state = &results.cached_info().state;
     // One for each job is kept; the stream counts every one that was ever written.
-    found.duplicated = state.last_sequence - state.messages;
-    found.duplicated += messages_in(client, "INFER_DEAD").await?;
+    let ended = (jobs.len() - found.lost) as u64 + beside.outcomes;
+    found.duplicated = state.last_sequence.abs_diff(ended);
+    let letters = messages_in(client, "INFER_DEAD").await?;
+    found.duplicated += letters.abs_diff(beside.letters);
     Ok(found)
 }
 

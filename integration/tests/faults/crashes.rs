@@ -1,4 +1,6 @@
-//! A worker that is killed right before, and right after, it has written an outcome.
+//! A worker is killed right before, and right after, it has written an outcome.
+//!
+//! Invariant: there is one outcome, whoever wrote it, and its caller is told that one.
 
 use std::time::Duration;
 

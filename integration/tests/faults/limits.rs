@@ -1,5 +1,7 @@
-//! A broker that is full and a user whose permissions are taken away: nothing is lost, the caller
-//! hears why, and work goes on by itself once there is room, or permission, again.
+//! The broker is full, or the permissions of a user are taken away.
+//!
+//! Invariant: nothing that was accepted is lost, whoever is refused hears why, and work goes on by itself
+//! once there is room, or permission, again.
 
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -10,8 +12,10 @@ use inferq::{AssetPlan, ByteSize, CallError, Client, ErrorCode, JobId, SubmitErr
 use inferq_integration::lone::LoneWorker;
 use inferq_integration::{
     PATIENCE, digits, messages_in, models_folder, plain, start, submit_all, uncached,
-    wait_until_empty,
 };
+
+use crate::check::Watch;
+use crate::load::Load;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_one_job_and_holds_up_many_and_loses_none() -> Result<()> {
@@ -26,12 +30,12 @@ async fn a_full_queue_refuses_one_job_and_holds_up_many_and_loses_none() -> Resu
     })
     .await?;
     let client = stack.client().clone();
-    let images = digits::held_out()?;
+    let load = Load::new()?;
     let mut accepted = Vec::new();
-    for image in &images[..DEPTH] {
-        accepted.push(client.submit(uncached(image)).await?.id);
+    for n in 0..DEPTH {
+        accepted.push(client.submit(load.job(n)).await?.id);
     }
-    let refused = client.submit(uncached(&images[DEPTH])).await;
+    let refused = client.submit(load.job(DEPTH)).await;
     let refused = refused.err().context("the queue is full")?;
     assert!(
         matches!(refused, SubmitError::Overloaded { .. }),
@@ -39,7 +43,7 @@ async fn a_full_queue_refuses_one_job_and_holds_up_many_and_loses_none() -> Resu
     );
     assert_eq!(refused.code(), ErrorCode::Overloaded);
     // A client of another make hears of it in the stream's answer to its publish.
-    let request = async_nats::Request::new().payload(images[DEPTH].row_request().into());
+    let request = async_nats::Request::new().payload(load.body(DEPTH).into());
     let answer = client
         .nats()
         .send_request("infer.jobs.digits.normal", request)
@@ -47,7 +51,7 @@ async fn a_full_queue_refuses_one_job_and_holds_up_many_and_loses_none() -> Resu
     let answer: serde_json::Value = serde_json::from_slice(&answer.payload)?;
     assert_eq!(answer["error"]["err_code"], 10_077, "{answer}");
 
-    let more: Vec<_> = images[DEPTH..DEPTH * 6].iter().map(uncached).collect();
+    let more: Vec<_> = (DEPTH..DEPTH * 6).map(|n| load.job(n)).collect();
     let submitting = tokio::spawn({
         let client = client.clone();
         async move { submit_all(&client, more).await }
@@ -57,14 +61,9 @@ async fn a_full_queue_refuses_one_job_and_holds_up_many_and_loses_none() -> Resu
     stack.start_worker().await?;
     accepted.extend(submitting.await??);
     assert_eq!(accepted.len(), DEPTH * 6);
-    for id in &accepted {
-        assert!(client.result(id, PATIENCE).await?.is_ok(), "{id}");
-    }
-    wait_until_empty(&client, "INFER_JOBS").await?;
-    assert_eq!(
-        messages_in(&client, "INFER_RESULTS").await?,
-        accepted.len() as u64
-    );
+    Watch::stack(&stack)?
+        .all_ended_once(&client, &load, &accepted)
+        .await?;
     Ok(stack.stop().await?)
 }
 
@@ -156,16 +155,17 @@ async fn a_worker_that_may_not_write_outcomes_holds_its_jobs_and_takes_no_more()
     let stack = guarded().await?;
     let client = stack.client();
     let url = as_user(&stack, "worker", "w");
-    let _worker = LoneWorker::start(client, &url, "guarded").await?;
-    let images = digits::held_out()?;
-    client.run(uncached(&images[0])).await?;
+    let worker = LoneWorker::start(client, &url, "guarded").await?;
+    let watch = Watch::lone([&worker])?;
+    let load = Load::new()?;
+    let mut accepted = vec![client.submit(load.job(0)).await?.id];
+    client.result(&accepted[0], PATIENCE).await?;
     stack
         .nats()
         .reload(&permissions("\"infer.results.>\"", ""))?;
     // The server has taken it over once it refuses a user; until then outcomes are written.
-    let mut accepted = Vec::new();
-    for image in images.iter().cycle().take(JOBS) {
-        accepted.push(client.submit(uncached(image)).await?.id);
+    for n in 1..JOBS {
+        accepted.push(client.submit(load.job(n)).await?.id);
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     let written = messages_in(client, "INFER_RESULTS").await?;
@@ -175,12 +175,7 @@ async fn a_worker_that_may_not_write_outcomes_holds_its_jobs_and_takes_no_more()
     );
     assert!(messages_in(client, "INFER_JOBS").await? > 0);
     stack.nats().reload(&permissions("", ""))?;
-    for id in &accepted {
-        assert!(client.result(id, PATIENCE).await?.is_ok(), "{id}");
-    }
-    wait_until_empty(client, "INFER_JOBS").await?;
-    assert_eq!(messages_in(client, "INFER_RESULTS").await?, JOBS as u64 + 1);
-    assert_eq!(messages_in(client, "INFER_DEAD").await?, 0);
+    watch.all_ended_once(client, &load, &accepted).await?;
     Ok(stack.stop().await?)
 }
 

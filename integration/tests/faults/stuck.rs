@@ -1,5 +1,7 @@
-//! Forward passes that do not return, and one that ends every process that tries it: the guilty job
-//! gets an outcome, and nobody else loses anything. The models are real, see `integration/hazards`.
+//! Forward passes that do not return, and one that ends every process that tries it.
+//!
+//! Invariant: the guilty job gets an outcome, `dead` and with a dead letter, and nobody else loses
+//! anything. The models are real, see `integration/hazards`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,11 +10,15 @@ use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use inferq::stack::{Stack, StackOptions};
 use inferq::{Client, Job, JobId, Lane, Status};
+use inferq_integration::count::Beside;
 use inferq_integration::scrape::wait_for_metric;
 use inferq_integration::{
-    PATIENCE, deliveries, digits, fixtures, hazards, messages_in, redeliver_after, start, submit_all, uncached,
-    wait_until_empty,
+    PATIENCE, deliveries, digits, fixtures, hazards, messages_in, redeliver_after, start,
+    submit_all, uncached, wait_until_empty,
 };
+
+use crate::check::Watch;
+use crate::load::Load;
 
 /// Longest all deliveries of one job take, crashes and restarts between them included.
 const ENDURANCE: Duration = Duration::from_secs(240);
@@ -28,9 +34,8 @@ async fn hazardous_stack(folder: &std::path::Path, workers: usize) -> Result<Sta
     .await
 }
 
-fn innocent(count: usize) -> Result<Vec<Job>> {
-    let images = digits::held_out()?;
-    Ok(images.iter().cycle().take(count).map(uncached).collect())
+fn innocent(load: &Load, numbers: std::ops::Range<usize>) -> Vec<Job> {
+    numbers.map(|n| load.job(n)).collect()
 }
 
 async fn all_ok(client: &Client, jobs: &[JobId]) -> Result<()> {
@@ -49,22 +54,17 @@ async fn all_ok(client: &Client, jobs: &[JobId]) -> Result<()> {
     Ok(())
 }
 
-/// Every job has one outcome, and one of them has a dead letter.
-async fn one_died(client: &Client, guilty: &JobId, jobs: usize) -> Result<()> {
+async fn is_dead(client: &Client, guilty: &JobId) -> Result<()> {
     let outcome = client.result(guilty, ENDURANCE).await?;
     assert_eq!(outcome.status(), Status::Dead, "{}", outcome.text());
-    wait_until_empty(client, "INFER_JOBS").await?;
-    assert_eq!(messages_in(client, "INFER_DEAD").await?, 1);
-    let jetstream = async_nats::jetstream::new(client.nats().clone());
-    let results = jetstream.get_stream("INFER_RESULTS").await?;
-    let state = &results.cached_info().state;
-    assert_eq!(
-        (state.messages, state.last_sequence),
-        (jobs as u64, jobs as u64),
-        "one outcome each, none written twice"
-    );
     Ok(())
 }
+
+/// The guilty job, and nothing else.
+const GUILTY: Beside = Beside {
+    outcomes: 1,
+    letters: 1,
+};
 
 /// Starts workers again whenever they end, as any supervisor would; counts how often.
 async fn supervise(stack: &Stack, ended: &AtomicUsize) -> Result<()> {
@@ -93,15 +93,18 @@ async fn supervised(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forward_pass_that_does_not_return_ends_as_dead_and_the_worker_goes_on() -> Result<()> {
-    let folder = tempfile::tempdir()?;
+    let (load, folder) = (Load::new()?, tempfile::tempdir()?);
     let stack = hazardous_stack(folder.path(), 1).await?;
     let client = stack.client();
-    let before = submit_all(client, innocent(100)?).await?;
+    let watch = Watch::stack(&stack)?;
+    let mut others = submit_all(client, innocent(&load, 0..100)).await?;
     let guilty = client.submit(hazards::endless().max_attempts(1)).await?.id;
-    let after = submit_all(client, innocent(100)?).await?;
-    all_ok(client, &before).await?;
-    all_ok(client, &after).await?;
-    one_died(client, &guilty, 201).await?;
+    others.extend(submit_all(client, innocent(&load, 100..200)).await?);
+    all_ok(client, &others).await?;
+    is_dead(client, &guilty).await?;
+    watch
+        .ended_once_beside(client, &load, &others, GUILTY)
+        .await?;
     let failures = r#"inferq_engine_failures_total{kind="timeout"}"#;
     wait_for_metric(client, "worker-1", failures, 1.0).await?;
     wait_for_metric(client, "worker-1", "inferq_stuck_threads", 1.0).await?;
@@ -113,12 +116,12 @@ async fn a_forward_pass_that_does_not_return_ends_as_dead_and_the_worker_goes_on
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_with_two_stuck_threads_drains_and_exits_70_and_no_other_job_is_lost() -> Result<()>
 {
-    let folder = tempfile::tempdir()?;
+    let (load, folder) = (Load::new()?, tempfile::tempdir()?);
     let stack = hazardous_stack(folder.path(), 1).await?;
     let client = stack.client();
     let worker = stack.worker(0).context("one was started")?;
     let guilty = client.submit(hazards::endless().max_attempts(2)).await?.id;
-    let others = submit_all(client, innocent(200)?).await?;
+    let others = submit_all(client, innocent(&load, 0..200)).await?;
     let status = worker.wait(PATIENCE).await.context("it runs on")?;
     assert_eq!(status.code(), Some(70), "{}", worker.last_lines());
     assert!(worker.last_lines().contains("run_timeout"));
@@ -126,14 +129,18 @@ async fn a_worker_with_two_stuck_threads_drains_and_exits_70_and_no_other_job_is
     assert!(records.is_empty(), "it has left: {records:?}");
     stack.restart_worker(0).await?;
     all_ok(client, &others).await?;
-    one_died(client, &guilty, 201).await?;
+    is_dead(client, &guilty).await?;
+    Watch::stack(&stack)?
+        .ended_once_beside(client, &load, &others, GUILTY)
+        .await?;
     Ok(stack.stop().await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_jobs_the_one_that_ends_its_process_is_dead_and_all_others_are_ok() -> Result<()> {
     const DELIVERIES: u32 = 6;
-    let folder = tempfile::tempdir()?;
+    const BESIDE: u64 = 60;
+    let (load, folder) = (Load::new()?, tempfile::tempdir()?);
     let stack = hazardous_stack(folder.path(), 0).await?;
     let client = stack.client();
     for model in ["digits", "stretch"] {
@@ -143,17 +150,26 @@ async fn of_many_jobs_the_one_that_ends_its_process_is_dead_and_all_others_are_o
     // which have fewer deliveries than it takes to be rid of it.
     let guilty = hazards::deadly().max_attempts(DELIVERIES);
     let guilty = client.submit(guilty).await?.id;
-    let beside = (0..60).map(|_| hazards::harmless().max_attempts(DELIVERIES - 1));
-    let mut others = submit_all(client, beside.collect()).await?;
-    others.extend(submit_all(client, innocent(400)?).await?);
+    let beside = (0..BESIDE).map(|_| hazards::harmless().max_attempts(DELIVERIES - 1));
+    let beside = submit_all(client, beside.collect()).await?;
+    let others = submit_all(client, innocent(&load, 0..400)).await?;
     stack.start_worker().await?;
     let first = stack.worker(0).context("it was started")?;
     first.wait(PATIENCE).await.context("it still runs")?;
     stack.start_worker().await?;
     let ended = AtomicUsize::new(0);
     let test = async {
+        all_ok(client, &beside).await?;
         all_ok(client, &others).await?;
-        one_died(client, &guilty, others.len() + 1).await
+        is_dead(client, &guilty).await?;
+        let all = Beside {
+            outcomes: GUILTY.outcomes + BESIDE,
+            ..GUILTY
+        };
+        // Its workers are others than those it began with.
+        Watch::lone([])?
+            .ended_once_beside(client, &load, &others, all)
+            .await
     };
     supervised(&stack, &ended, test).await?;
     let ended = ended.load(Ordering::SeqCst);
