@@ -9,6 +9,8 @@ use crate::metrics::Metrics;
 use crate::testing::{self, double};
 use crate::work::Computed;
 
+mod model;
+
 type Answer = Receiver<Result<Computed, JobError>>;
 
 fn limits(rows: usize, wait: Duration) -> BatchLimits {
