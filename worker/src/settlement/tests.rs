@@ -1,17 +1,44 @@
 //! Explores every interleaving of one and of two workers with a broker, with answers lost before
-//! and after their effect and a crash after every step.
+//! and after their effect, a crash after every step, and somebody who cancels the job meanwhile.
 
 use std::collections::HashSet;
+use std::fmt::Debug;
+use std::hash::Hash;
 
 use super::*;
 
 mod replay;
 
+/// Visits every world that can be reached from `start`, each with those that may follow it.
+fn reach<W: Clone + Eq + Hash>(
+    start: W,
+    successors: impl Fn(&W) -> Vec<W>,
+    mut visit: impl FnMut(&W, &[W]),
+) {
+    let (mut seen, mut open) = (HashSet::new(), vec![start]);
+    while let Some(world) = open.pop() {
+        if seen.insert(world.clone()) {
+            let next = successors(&world);
+            visit(&world, &next);
+            open.extend(next);
+        }
+    }
+}
+
+/// An outcome that stands is never written over.
+fn outcome_stays<W: Debug>(world: &W, standing: Option<&Written>, after: Option<&Written>) {
+    assert!(
+        standing.is_none() || standing == after,
+        "an outcome changed after {world:?}"
+    );
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Written {
     author: usize,
     status: Status,
-    body: u8,
+    /// The body it answers; none for a cancellation, which answers any.
+    body: Option<u8>,
     sequence: Option<u64>,
 }
 
@@ -20,7 +47,7 @@ impl Written {
         Self {
             author,
             status,
-            body: BODY,
+            body: Some(BODY),
             sequence: None,
         }
     }
@@ -31,7 +58,7 @@ impl Record for Written {
         self.status
     }
     fn body_digest(&self) -> Option<Digest> {
-        Some(digest(self.body))
+        self.body.map(digest)
     }
     fn sequence(&self) -> Option<u64> {
         self.sequence
@@ -63,6 +90,8 @@ struct World {
     queued: bool,
     deliveries: u8,
     mishaps: u8,
+    /// Whether somebody may yet cancel the job.
+    cancellable: bool,
     workers: Vec<Option<(Step, Written, bool)>>,
 }
 
@@ -70,8 +99,9 @@ const MAX_DELIVERIES: u8 = 4;
 const MAX_MISHAPS: u8 = 3;
 
 impl World {
-    fn new(workers: usize) -> Self {
+    fn new(workers: usize, cancellable: bool) -> Self {
         Self {
+            cancellable,
             outcome: None,
             dead_letters: 0,
             replies: 0,
@@ -130,8 +160,22 @@ impl World {
         }
     }
 
+    /// As `cancel.rs` commits it: if nothing stands, and for whatever body the id belongs to.
+    fn cancelled(&self) -> Option<World> {
+        let cancelled = World {
+            cancellable: false,
+            outcome: Some(Written {
+                body: None,
+                sequence: Some(1),
+                ..Written::by(usize::MAX, Status::Cancelled)
+            }),
+            ..self.clone()
+        };
+        (self.cancellable && self.outcome.is_none()).then_some(cancelled)
+    }
+
     fn successors(&self) -> Vec<World> {
-        let mut next = Vec::new();
+        let mut next: Vec<World> = self.cancelled().into_iter().collect();
         for worker in 0..self.workers.len() {
             match self.settlement(worker) {
                 None => next.extend(self.deliver(worker)),
@@ -188,24 +232,20 @@ impl World {
     }
 }
 
-/// Visits every reachable world; returns how many ended.
-fn explore(workers: usize) -> usize {
-    let mut seen = HashSet::new();
-    let mut open = vec![World::new(workers)];
-    let mut ended = 0;
-    while let Some(world) = open.pop() {
-        if !seen.insert(world.clone()) {
-            continue;
-        }
-        let next = world.successors();
-        for after in &next {
-            if let Some(outcome) = &world.outcome {
-                assert_eq!(
-                    Some(outcome),
-                    after.outcome.as_ref(),
-                    "an outcome changed after {world:?}"
-                );
-            }
+/// How many worlds a job has left its queue in, by how it ended.
+fn explore(workers: usize, cancellable: bool) -> Vec<(Status, usize)> {
+    let statuses = [
+        Status::Ok,
+        Status::Error,
+        Status::Dead,
+        Status::Expired,
+        Status::Cancelled,
+    ];
+    let mut ended = statuses.map(|status| (status, 0)).to_vec();
+    let start = World::new(workers, cancellable);
+    reach(start, World::successors, |world, next| {
+        for after in next {
+            outcome_stays(world, world.outcome.as_ref(), after.outcome.as_ref());
         }
         if !world.queued {
             let outcome = world
@@ -219,31 +259,45 @@ fn explore(workers: usize) -> usize {
                 failed,
                 "dead letter without cause, or cause without: {world:?}"
             );
+            for (status, count) in &mut ended {
+                *count += usize::from(*status == outcome.status);
+            }
         }
         if next.is_empty() {
             let spent = world.deliveries == MAX_DELIVERIES;
             assert!(!world.queued || spent, "stuck in the queue: {world:?}");
-            ended += usize::from(!world.queued);
         }
-        open.extend(next);
-    }
+    });
     ended
+}
+
+fn all_but_cancelled_occur(ended: &[(Status, usize)]) {
+    for (status, count) in ended {
+        assert_eq!(*count > 0, *status != Status::Cancelled, "{status}");
+    }
 }
 
 #[test]
 fn one_worker_ends_a_job_once_whatever_step_it_crashes_after() {
-    assert!(explore(1) > 0);
+    all_but_cancelled_occur(&explore(1, false));
 }
 
 #[test]
 fn two_workers_end_a_job_once_in_every_interleaving() {
-    assert!(explore(2) > 0);
+    all_but_cancelled_occur(&explore(2, false));
+}
+
+#[test]
+fn a_job_that_is_cancelled_at_any_moment_ends_once_by_whoever_comes_first() {
+    for (status, count) in explore(2, true) {
+        assert!(count > 0, "{status} never occurs");
+    }
 }
 
 #[test]
 fn another_body_under_the_same_id_is_a_conflict_and_leaves_no_dead_letter() {
     let foreign = Written {
-        body: BODY + 1,
+        body: Some(BODY + 1),
         ..Written::by(0, Status::Error)
     };
     let mut settlement = Settlement::commit(Written::by(1, Status::Ok), terms());

@@ -1,8 +1,6 @@
 //! The replay of a dead letter, explored like any other delivery: sent once or twice, by somebody
 //! who deletes the letter at any time after it is queued, and beside outcomes that leave by age.
 
-use std::collections::HashSet;
-
 use super::*;
 
 /// Sequences of what is replayed; all that is written gets a higher one.
@@ -202,34 +200,24 @@ impl World {
     }
 }
 
-/// Visits every reachable world; returns how many ended with an `ok` and how many with an error.
+/// How many worlds ended with an `ok`, and how many with an error.
 fn explore(start: World) -> (usize, usize) {
-    let (mut seen, mut open) = (HashSet::new(), vec![start]);
     let (mut ok, mut failed) = (0, 0);
-    while let Some(world) = open.pop() {
-        if !seen.insert(world.clone()) {
-            continue;
-        }
-        let next = world.successors();
-        if let Some(outcome) = replaced(&world) {
-            for after in &next {
-                assert_eq!(
-                    Some(&outcome),
-                    after.outcome.as_ref(),
-                    "replaced twice after {world:?}"
-                );
+    reach(start, World::successors, |world, next| {
+        if let Some(outcome) = replaced(world) {
+            for after in next {
+                outcome_stays(world, Some(&outcome), after.outcome.as_ref());
             }
         }
         let idle = world.workers.iter().all(Option::is_none);
         if idle && world.queue.iter().all(Option::is_none) {
             world.check_end();
-            match replaced(&world).map(|outcome| outcome.status) {
+            match replaced(world).map(|outcome| outcome.status) {
                 Some(Status::Ok) => ok += 1,
                 _ => failed += 1,
             }
         }
-        open.extend(next);
-    }
+    });
     (ok, failed)
 }
 
