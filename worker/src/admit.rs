@@ -21,6 +21,7 @@ use crate::cancel::InHand;
 use crate::cancelled::Tombstones;
 use crate::clock::unix_ms_now;
 use crate::deadline::{Deadline, RpcTimes, rpc_deadline_unix_ms};
+use crate::decision::{Decision, Facts, decide, may_have_ended};
 use crate::disposition::JobError;
 use crate::job::{Admitted, Ask, Author, Delivery, Finished, Job, Origin, Outcome, Verdict};
 use crate::ledger::{Ledger, header_pairs};
@@ -29,9 +30,6 @@ use crate::models::{Models, Version};
 use crate::telemetry;
 
 mod referenced;
-
-/// The newest `Infer-Proto` that this version speaks.
-const PROTOCOL: u32 = 1;
 
 /// What admission needs.
 pub struct Admission {
@@ -93,21 +91,27 @@ impl Admission {
         let (mut job, problems) = self.identify(delivery);
         let span = job.span.clone();
         async move {
-            if let Some(standing) = self.standing(&job).await {
-                return Err(Box::new(Finished {
-                    job,
-                    verdict: Verdict::Standing(standing),
-                }));
-            }
-            match self.take(&mut job, problems, called_off).await {
-                Ok((version, inputs, ask)) => Ok(Admitted {
-                    job,
-                    version,
-                    inputs,
-                    ask,
-                }),
-                Err(error) => Err(Box::new(self.author.conclude(job, &error))),
-            }
+            let standing = self.standing(&job).await;
+            let facts = self.facts(&job, problems, called_off);
+            let error = match decide(facts, standing, || self.version(&job)) {
+                Decision::Settle(standing) => {
+                    let verdict = Verdict::Standing(standing);
+                    return Err(Box::new(Finished { job, verdict }));
+                }
+                Decision::Conclude(error) => error,
+                Decision::Run(version) => match self.take(&mut job, &version).await {
+                    Ok((inputs, ask)) => {
+                        return Ok(Admitted {
+                            job,
+                            version,
+                            inputs,
+                            ask,
+                        });
+                    }
+                    Err(error) => error,
+                },
+            };
+            Err(Box::new(self.author.conclude(job, &error)))
         }
         .instrument(span)
         .await
@@ -163,18 +167,13 @@ impl Admission {
         }
     }
 
-    /// The outcome of an earlier delivery, if this is not the first; or that of another replay of
-    /// the same dead letter, which this one has come too late to be.
+    /// The outcome that stands for the job, if there can be one.
     async fn standing(&self, job: &Job) -> Option<Outcome> {
-        let replay = job.replay();
-        let may_stand = job.attempt() > 1 || replay.is_some();
-        if !may_stand || job.door() != Door::Job {
+        if !may_have_ended(job.attempt(), job.door() == Door::Job, job.replay()) {
             return None;
         }
         match self.ledger.read(&job.headers.id).await {
-            Ok(standing) => {
-                standing.filter(|standing| replay.is_none_or(|replay| !replay.replaces(standing)))
-            }
+            Ok(standing) => standing,
             Err(error) => {
                 // Running it again costs time but decides nothing: COMMIT is refused if one stands.
                 warn!(%error, "could not look for an earlier outcome");
@@ -183,50 +182,32 @@ impl Admission {
         }
     }
 
-    /// Steps 3 to 8: the version that takes the job, its inputs, and what it asks beside them.
-    async fn take(
-        &self,
-        job: &mut Job,
-        problems: Vec<HeaderProblem>,
-        called_off: bool,
-    ) -> Result<(Arc<Version>, Vec<Tensor>, Ask), JobError> {
-        let version = self.examine(job, problems, called_off)?;
-        let body = self.body(job).await?;
-        let (inputs, ask) = self.decode(&body, job.content_type, &version)?;
-        Ok((version, inputs, ask))
+    fn facts(&self, job: &Job, problems: Vec<HeaderProblem>, called_off: bool) -> Facts {
+        Facts {
+            attempt: job.attempt(),
+            most: job.headers.max_attempts,
+            recorded: job.door() == Door::Job,
+            replay: job.replay(),
+            proto: job.headers.proto,
+            problems,
+            cancelled: called_off || self.tombstones.contains(&job.headers.id),
+            late: job.deadline.is_some_and(Deadline::has_passed),
+        }
     }
 
-    fn examine(
-        &self,
-        job: &Job,
-        problems: Vec<HeaderProblem>,
-        called_off: bool,
-    ) -> Result<Arc<Version>, JobError> {
-        if job.headers.proto > PROTOCOL {
-            return Err(JobError::NewerProtocol(job.headers.proto));
-        }
-        if !problems.is_empty() {
-            return Err(JobError::Headers(problems));
-        }
-        let limit = job.headers.max_attempts;
-        if job.door() == Door::Job && job.attempt() > u64::from(limit) {
-            return Err(JobError::TooManyAttempts {
-                delivered: job.attempt(),
-                limit,
-            });
-        }
-        if called_off || self.tombstones.contains(&job.headers.id) {
-            return Err(JobError::Cancelled);
-        }
-        if job.deadline.is_some_and(Deadline::has_passed) {
-            return Err(JobError::Expired);
-        }
+    fn version(&self, job: &Job) -> Result<Arc<Version>, JobError> {
         self.models
             .resolve(&job.model, &job.headers.version)
             .map_err(|failure| match self.models.snapshot().get(&job.model) {
                 None if job.ack().is_some() => JobError::Unloaded(job.model.clone()),
                 _ => JobError::Unknown(failure),
             })
+    }
+
+    /// Step 8: the inputs of a job that is run, and what it asks beside them.
+    async fn take(&self, job: &mut Job, version: &Version) -> Result<(Vec<Tensor>, Ask), JobError> {
+        let body = self.body(job).await?;
+        self.decode(&body, job.content_type, version)
     }
 
     fn decode(

@@ -37,6 +37,7 @@ pub mod settle;
 pub mod blobs;
 pub mod cancel;
 pub mod cancelled;
+mod decision;
 pub mod disposition;
 mod fair;
 pub mod hold;
