@@ -34,7 +34,7 @@ build: setup ## build every program
 demo: build ## real digits through two workers: accuracy, jobs/s, latencies
 	@"$(CARGO_TARGET_DIR)/debug/examples/demo"
 
-soak: build ## 100 000 jobs while workers and servers are killed; SOAK="--seed 1" for the same again
+soak: build ## 100 000 jobs while workers, servers and the network fail; SOAK="--seed 1" for the same again
 	@"$(CARGO_TARGET_DIR)/debug/examples/soak" $(SOAK)
 
 faults: build ## what still holds when a part fails: the fault suite alone, with both servers

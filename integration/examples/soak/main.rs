@@ -1,14 +1,17 @@
-//! `make soak`: many jobs while everything they pass through is killed again and again.
+//! `make soak`: many jobs while everything they pass through fails again and again.
 //!
 //! ```text
 //! main.rs     the flags, the stack, and the line it closes with
-//! faults.rs   what is killed when, by a seed
+//! faults.rs   what fails when, by a seed
+//! poison.rs   --poison: one job that ends every process that runs it, and no other fault
 //! ```
-//! Workers are killed (SIGKILL) every few seconds for as long as there are jobs, nats-server and Redis once
+//! For as long as there are jobs workers are killed (SIGKILL) or stopped (SIGSTOP), or the network of the
+//! workers or of the client is silent and then cut, every few seconds; nats-server and Redis are killed once
 //! each. Invariant: every job that was accepted has exactly one outcome, it is `ok`, and it is bit for bit what
-//! the engine gives without any queue; nothing is left in a queue and nothing has died.
+//! the engine gives without any queue; nothing is left in a queue and nothing has died, but for the poison.
 
 mod faults;
+mod poison;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -17,13 +20,16 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use futures::{StreamExt, TryStreamExt, stream};
 use inferq::stack::{RedisChoice, Stack, StackOptions};
-use inferq::{Job, JobId};
+use inferq::{Client, Job, JobId};
 use inferq_integration::count::{self, Beside};
 use inferq_integration::digits::{self, Digit};
+use inferq_integration::link::Link;
 use inferq_integration::{PATIENCE, job, models_folder, start, wait_until_empty};
 use tokio_util::sync::CancellationToken;
 
-/// Runs jobs through an embedded stack whose parts are killed meanwhile, and counts what became of them.
+use crate::faults::Networks;
+
+/// Runs jobs through an embedded stack whose parts fail meanwhile, and counts what became of them.
 #[derive(Debug, Parser)]
 #[command(name = "soak")]
 struct Soak {
@@ -42,6 +48,9 @@ struct Soak {
     /// Longest the whole may take.
     #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u16).range(1..))]
     minutes: u16,
+    /// One more job that ends every process that runs it, and no other fault.
+    #[arg(long)]
+    poison: bool,
 }
 
 #[tokio::main]
@@ -70,33 +79,87 @@ impl Soak {
             "{} jobs, {} workers; --seed {seed} repeats these faults",
             self.jobs, self.workers
         );
-        let images = digits::held_out()?;
-        let expected = digits::expected(&images)?;
+        if self.poison {
+            self.poisoned(seed).await
+        } else {
+            self.faulty(seed).await
+        }
+    }
+
+    async fn faulty(&self, seed: u64) -> Result<bool> {
+        let networks = Networks {
+            workers: Link::listen().await?,
+            client: Link::listen().await?,
+        };
         let stack = start(StackOptions {
-            workers: usize::from(self.workers),
+            workers: 0,
+            worker_nats: Some(networks.workers.url()),
             redis: RedisChoice::Auto,
             ..StackOptions::new(models_folder())
         })
         .await?;
-        let begun = Instant::now();
+        networks.workers.towards(stack.nats_url())?;
+        networks.client.towards(stack.nats_url())?;
+        for _ in 0..self.workers {
+            stack.start_worker().await?;
+        }
+        stack.wait_ready(PATIENCE).await?;
+        let client = Client::connect(&networks.client.url()).await?;
         let over = CancellationToken::new();
-        let faults = faults::until(&stack, &over, seed, u64::from(self.jobs));
+        let faults = faults::until(&stack, &networks, &over, seed, u64::from(self.jobs));
+        let (jobs, faults) = self.work_beside(&client, &stack, &over, faults).await?;
+        println!("{faults}");
+        self.close(stack, &jobs, Beside::default()).await
+    }
+
+    async fn poisoned(&self, seed: u64) -> Result<bool> {
+        let folder = tempfile::tempdir()?;
+        poison::models(folder.path())?;
+        let stack = start(StackOptions {
+            workers: usize::from(self.workers),
+            ..StackOptions::new(folder.path())
+        })
+        .await?;
+        let over = CancellationToken::new();
+        let poisoned = poison::until(&stack, &over, seed, u64::from(self.jobs));
+        let worked = self.work_beside(stack.client(), &stack, &over, poisoned);
+        let (jobs, poisoned) = worked.await?;
+        println!("{poisoned}");
+        let right = self.close(stack, &jobs, poison::GUILTY).await?;
+        Ok(right && poisoned.is_right())
+    }
+
+    /// Does the work while `trouble` lasts, which ends with it, and says how long it took.
+    async fn work_beside<T>(
+        &self,
+        client: &Client,
+        stack: &Stack,
+        over: &CancellationToken,
+        trouble: impl Future<Output = Result<T>>,
+    ) -> Result<(Vec<JobId>, T)> {
+        let begun = Instant::now();
         let work = async {
-            let worked = self.work(&stack, &images).await;
+            let worked = self.work(client, stack).await;
             over.cancel();
             worked
         };
-        let (jobs, faults) = tokio::join!(work, faults);
-        let (jobs, faults) = (jobs?, faults?);
-        println!("{faults}; all answered after {:.0?}", begun.elapsed());
-        let found = count::of(stack.client(), &jobs, &expected, Beside::default()).await?;
+        let (jobs, trouble) = tokio::join!(work, trouble);
+        println!("all answered after {:.0?}", begun.elapsed());
+        Ok((jobs?, trouble?))
+    }
+
+    /// Counts what became of the jobs.
+    async fn close(&self, stack: Stack, jobs: &[JobId], beside: Beside) -> Result<bool> {
+        let expected = digits::expected(&digits::held_out()?)?;
+        let found = count::of(stack.client(), jobs, &expected, beside).await?;
         stack.stop().await?;
         println!("{found}");
         Ok(found.is_right())
     }
 
     /// Submits all jobs and waits until no queue holds one of them.
-    async fn work(&self, stack: &Stack, images: &[Digit]) -> Result<Vec<JobId>> {
+    async fn work(&self, client: &Client, stack: &Stack) -> Result<Vec<JobId>> {
+        let images = digits::held_out()?;
         let jobs = images.iter().cycle().take(self.jobs as usize).enumerate();
         let jobs: Vec<Job> = jobs.map(|(number, image)| of(number, image)).collect();
         let ticks = tokio::time::interval(Duration::from_secs(1) / self.rate);
@@ -104,7 +167,7 @@ impl Soak {
             ticks.tick().await;
             Some((jobs.next()?, (jobs, ticks)))
         });
-        let submitted = stack.client().submit_many(paced);
+        let submitted = client.submit_many(paced);
         let ids = submitted
             .map(|submitted| anyhow::Ok(submitted.context("a job was not accepted")?.id))
             .try_collect()
@@ -114,7 +177,7 @@ impl Soak {
         loop {
             match wait_until_empty(stack.client(), "INFER_JOBS").await {
                 Ok(()) => return Ok(ids),
-                // The server may be away, and what a killed worker held comes again after 30 s.
+                // What a killed worker held comes again after 30 s, and the poison does so eight times.
                 Err(error) if begun.elapsed() > 10 * PATIENCE => {
                     return Err(error).context("jobs are left in the queue");
                 }
