@@ -154,6 +154,9 @@ impl<T> Suspects<T> {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
