@@ -110,4 +110,129 @@ mod tests {
         assert!(runs.begin(2, at(10), "of a model with a shorter limit"));
         assert_eq!(runs.next_look(), Some(at(10)));
     }
+
+    /// What two threads and the clock can do. Each of these is one step under the lock of the board, so
+    /// every interleaving of the threads with the watch is one order of them.
+    #[derive(Debug, Clone, Copy)]
+    enum Does {
+        /// A thread that has nothing to do begins a run, which may take so many seconds.
+        Begins(ThreadNumber, u64),
+        /// A thread comes back.
+        ComesBack(ThreadNumber),
+        /// A second passes.
+        Waits,
+    }
+
+    const ALL: [Does; 7] = [
+        Does::Begins(0, 1),
+        Does::Begins(0, 3),
+        Does::Begins(1, 1),
+        Does::Begins(1, 3),
+        Does::ComesBack(0),
+        Does::ComesBack(1),
+        Does::Waits,
+    ];
+
+    /// The threads, the clock and the watch around a [`Runs`].
+    struct Around {
+        runs: Runs<usize>,
+        start: Instant,
+        seconds: u64,
+        /// What each thread runs, and whether it was given up.
+        threads: [Option<(usize, bool)>; 2],
+        /// How often each run was answered for.
+        answers: Vec<u32>,
+        watch_wakes: Option<Instant>,
+    }
+
+    impl Around {
+        fn new(start: Instant) -> Self {
+            Self {
+                runs: Runs::new(),
+                start,
+                seconds: 0,
+                threads: [None; 2],
+                answers: Vec::new(),
+                watch_wakes: None,
+            }
+        }
+
+        /// Does it; false if it cannot be done now.
+        fn does(&mut self, what: Does) -> bool {
+            match what {
+                Does::Begins(thread, takes) if self.threads[thread].is_none() => {
+                    let end = self.start + Duration::from_secs(self.seconds + takes);
+                    self.threads[thread] = Some((self.answers.len(), false));
+                    if self.runs.begin(thread, end, self.answers.len()) {
+                        self.watch_wakes = self.runs.next_look();
+                    }
+                    self.answers.push(0);
+                    true
+                }
+                Does::ComesBack(thread) => {
+                    let Some((run, given_up)) = self.threads[thread].take() else {
+                        return false;
+                    };
+                    let counts = self.runs.end(thread);
+                    assert_ne!(counts, given_up);
+                    self.answers[run] += u32::from(counts);
+                    true
+                }
+                Does::Waits => {
+                    self.seconds += 1;
+                    self.watch();
+                    true
+                }
+                Does::Begins(..) => false,
+            }
+        }
+
+        fn watch(&mut self) {
+            let now = self.start + Duration::from_secs(self.seconds);
+            if self.watch_wakes.is_some_and(|wakes| wakes <= now) {
+                for run in self.runs.overdue(now) {
+                    self.answers[run] += 1;
+                    let threads = self.threads.iter_mut().flatten();
+                    for (_, given_up) in threads.filter(|(of, _)| *of == run) {
+                        *given_up = true;
+                    }
+                }
+                self.watch_wakes = self.runs.next_look();
+            }
+        }
+
+        fn check(&self, done: &[Does]) {
+            let given_up = self.threads.iter().flatten().filter(|thread| thread.1);
+            assert_eq!(self.runs.stuck(), given_up.count(), "{done:?}");
+            for (run, answers) in self.answers.iter().enumerate() {
+                let mut threads = self.threads.iter().flatten();
+                let runs = threads.any(|(of, given_up)| *of == run && !given_up);
+                assert_eq!(*answers, u32::from(!runs), "run {run} after {done:?}");
+            }
+            let now = self.start + Duration::from_secs(self.seconds);
+            let mut ends = self.runs.running.values().map(|(end, _)| *end);
+            assert!(ends.all(|end| end > now), "one was overlooked: {done:?}");
+        }
+    }
+
+    #[test]
+    fn every_run_is_answered_for_once_in_every_order_of_threads_and_watch() {
+        const STEPS: usize = 7;
+        let (start, mut orders) = (Instant::now(), 0);
+        for number in 0..ALL.len().pow(STEPS as u32) {
+            let (mut left, mut done) = (number, Vec::with_capacity(STEPS));
+            let mut around = Around::new(start);
+            for _ in 0..STEPS {
+                let next = ALL[left % ALL.len()];
+                left /= ALL.len();
+                if !around.does(next) {
+                    break;
+                }
+                done.push(next);
+                around.check(&done);
+            }
+            orders += usize::from(done.len() == STEPS);
+        }
+        assert!(orders > 1_000, "{orders}");
+    }
 }
