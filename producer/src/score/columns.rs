@@ -6,9 +6,12 @@
 
 mod cells;
 mod decide;
+mod element;
+mod error;
 mod fill;
 mod json_list;
 mod rule;
+mod shape;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +22,7 @@ use arrow_schema::Schema;
 use inferq_schemas::{DataType, Tensor, TensorSpec};
 use serde::{Deserialize, Serialize};
 
-pub use self::decide::{MappingError, Uncovered};
+pub use self::error::{MappingError, Uncovered};
 pub use self::rule::{MapRule, MapRuleError};
 use super::read::{Records, RowProblem};
 

@@ -1,39 +1,16 @@
 //! Which files make the input, and how each is written.
 
+mod error;
+mod format;
+
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-/// How a table is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Comma-separated text with a header line (`.csv`).
-    Csv,
-    /// Tab-separated text with a header line (`.tsv`).
-    Tsv,
-    /// One JSON object or list per line (`.jsonl`, `.ndjson`).
-    Jsonl,
-    /// Apache Parquet (`.parquet`).
-    Parquet,
-    /// Arrow IPC, as file or stream, and Feather 2 (`.arrow`, `.feather`).
-    Arrow,
-    /// One array of NumPy (`.npy`).
-    Npy,
-    /// Several arrays of NumPy (`.npz`).
-    Npz,
-}
+use self::format::unwrapped;
 
-/// What a text format is wrapped in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Compression {
-    /// Nothing.
-    None,
-    /// gzip, of one or more members (`.gz`).
-    Gzip,
-    /// Zstandard, of one or more frames (`.zst`).
-    Zstd,
-}
+pub use self::error::InputError;
+pub use self::format::{Compression, Format, FormatError};
 
 /// Where bytes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,162 +31,6 @@ pub struct InputFile {
     /// What it is wrapped in. Standard input is looked at when it is opened.
     pub compression: Compression,
 }
-
-/// Why there is no input, or it cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum InputError {
-    /// A path, pattern or folder without files.
-    #[error("nothing to read at `{path}`: {reason}")]
-    NothingFound {
-        /// What was given.
-        path: String,
-        /// What is missing.
-        reason: &'static str,
-    },
-    /// Not a pattern.
-    #[error("`{pattern}` is not a pattern: {reason}")]
-    Pattern {
-        /// What was given.
-        pattern: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The name does not say how the file is written.
-    #[error(
-        "the format of `{name}` is not known from its name; name it with --in-format ({})",
-        Format::NAMES
-    )]
-    UnknownFormat {
-        /// The file, or `standard input`.
-        name: String,
-    },
-    /// Files of two formats.
-    #[error(
-        "`{first}` is {first_format} and `{second}` is {second_format}; one run reads one format, so score them one after the other"
-    )]
-    Mixed {
-        /// A file.
-        first: String,
-        /// Its format.
-        first_format: Format,
-        /// Another file.
-        second: String,
-        /// Its format.
-        second_format: Format,
-    },
-    /// A format that needs its own compression is wrapped in one.
-    #[error(
-        "`{name}` is {format} wrapped in gzip or zstd; unpack it first, since {format} is read out of order"
-    )]
-    Wrapped {
-        /// The file.
-        name: String,
-        /// Its format.
-        format: Format,
-    },
-    /// The file system says no.
-    #[error("`{name}` cannot be read: {source}")]
-    Io {
-        /// The file, or `standard input`.
-        name: String,
-        /// What it says.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The bytes are not what the format says.
-    #[error("`{name}` is not readable as {format}: {reason}")]
-    Damaged {
-        /// The file, or `standard input`.
-        name: String,
-        /// Its format.
-        format: Format,
-        /// What is wrong, and where.
-        reason: String,
-    },
-    /// The columns of a file do not fit together, or not those of the files before it.
-    #[error("the columns of `{name}`: {reason}")]
-    Columns {
-        /// The file, or `standard input`.
-        name: String,
-        /// What does not fit.
-        reason: String,
-    },
-    /// No file has any column.
-    #[error("the input is empty: no file has a header or a row")]
-    Empty,
-}
-
-impl Format {
-    /// All names, for messages.
-    pub(crate) const NAMES: &'static str = "csv, tsv, jsonl, parquet, arrow, npy or npz";
-
-    const ALL: [Self; 7] = [
-        Self::Csv,
-        Self::Tsv,
-        Self::Jsonl,
-        Self::Parquet,
-        Self::Arrow,
-        Self::Npy,
-        Self::Npz,
-    ];
-
-    /// The name that [`FromStr`] reads.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Csv => "csv",
-            Self::Tsv => "tsv",
-            Self::Jsonl => "jsonl",
-            Self::Parquet => "parquet",
-            Self::Arrow => "arrow",
-            Self::Npy => "npy",
-            Self::Npz => "npz",
-        }
-    }
-
-    /// Whether its cells are text, which may be wrapped in a compression.
-    pub fn is_text(self) -> bool {
-        matches!(self, Self::Csv | Self::Tsv | Self::Jsonl)
-    }
-
-    /// What the name of a file says about it.
-    pub fn of(path: &Path) -> Option<(Self, Compression)> {
-        let (bare, compression) = unwrapped(path);
-        let extension = bare.extension()?.to_str()?.to_ascii_lowercase();
-        let format = match extension.as_str() {
-            "csv" => Self::Csv,
-            "tsv" => Self::Tsv,
-            "jsonl" | "ndjson" => Self::Jsonl,
-            "parquet" => Self::Parquet,
-            "arrow" | "feather" => Self::Arrow,
-            "npy" => Self::Npy,
-            "npz" => Self::Npz,
-            _ => return None,
-        };
-        Some((format, compression))
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Format {
-    type Err = FormatError;
-
-    fn from_str(text: &str) -> Result<Self, FormatError> {
-        Self::ALL
-            .into_iter()
-            .find(|format| format.as_str().eq_ignore_ascii_case(text))
-            .ok_or_else(|| FormatError(text.to_owned()))
-    }
-}
-
-/// Not the name of a format.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no format; it is one of {names}", names = Format::NAMES)]
-pub struct FormatError(String);
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -358,16 +179,6 @@ fn refuse_wrapped(file: InputFile) -> Result<InputFile, InputError> {
     })
 }
 
-/// The path without what names a compression.
-fn unwrapped(path: &Path) -> (PathBuf, Compression) {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    match extension.map(str::to_ascii_lowercase).as_deref() {
-        Some("gz") => (path.with_extension(""), Compression::Gzip),
-        Some("zst") => (path.with_extension(""), Compression::Zstd),
-        _ => (path.to_owned(), Compression::None),
-    }
-}
-
 /// Whether the name starts as those of markers and unfinished files do.
 fn hidden(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -400,33 +211,6 @@ mod tests {
             Source::Stdin => "-".to_owned(),
         };
         files.iter().map(name).collect()
-    }
-
-    #[test]
-    fn names_tell_format_and_compression() {
-        for (name, expected) in [
-            ("a.csv", Some((Format::Csv, Compression::None))),
-            ("a.CSV.GZ", Some((Format::Csv, Compression::Gzip))),
-            ("a.tsv.zst", Some((Format::Tsv, Compression::Zstd))),
-            ("a.b.ndjson", Some((Format::Jsonl, Compression::None))),
-            ("a.feather", Some((Format::Arrow, Compression::None))),
-            ("a.npz", Some((Format::Npz, Compression::None))),
-            ("a.txt", None),
-            ("a.gz", None),
-            ("csv", None),
-        ] {
-            assert_eq!(Format::of(Path::new(name)), expected, "{name}");
-        }
-        for format in Format::ALL {
-            assert_eq!(format.as_str().parse(), Ok(format));
-        }
-        assert!(
-            "xlsx"
-                .parse::<Format>()
-                .expect_err("unknown")
-                .to_string()
-                .contains("parquet")
-        );
     }
 
     #[test]

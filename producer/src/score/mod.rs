@@ -9,6 +9,8 @@
 //! keep.rs      columns that pass through unchanged
 //! outputs.rs   the model's outputs -> columns
 //! write.rs     columns -> one file                                      write/: one file per format
+//! look.rs      what columns hold, gathered while they pass
+//! report.rs    that, and how fast it went, as a page
 //!
 //! prepare.rs   the input held against the model                         target.rs: which version
 //! intake.rs    reads chunks                                             size.rs: how large they are
@@ -33,12 +35,14 @@ mod intake;
 pub mod keep;
 mod limits;
 mod line;
+pub mod look;
 mod options;
 pub mod outputs;
 mod place;
 mod prepare;
 mod progress;
 pub mod read;
+pub mod report;
 mod run;
 mod size;
 mod table;

@@ -1,7 +1,6 @@
 //! Finding the columns of every input.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 use std::sync::OnceLock;
 
 use arrow_array::cast::AsArray;
@@ -9,93 +8,14 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType as ArrowType, Schema};
 use inferq_schemas::{DataType, Dim, TensorSpec, nearest};
 
-use super::cells::{is_number, number_in, readable};
-use super::{By, Input, InputNote, MapRule, Mapping, shown};
+use super::cells::{is_number, readable};
+use super::element::number_in;
+use super::error::{MappingError, Uncovered};
+use super::shape::{needs, row_shape};
+use super::{By, Input, InputNote, MapRule, Mapping};
 
 /// Cells of the sample that are looked at to tell what a text column holds.
 const SAMPLED_CELLS: usize = 1_000;
-
-/// Why columns and inputs do not come together.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MappingError {
-    /// Inputs without columns.
-    #[error("{}", uncovered(inputs, columns))]
-    Uncovered {
-        /// The inputs.
-        inputs: Vec<Uncovered>,
-        /// All columns there are.
-        columns: Vec<String>,
-    },
-    /// A rule names a column that is not there.
-    #[error("{by} names column `{column}`, which is not there{}", did_you_mean(nearest.as_deref()))]
-    NoColumn {
-        /// `--map` or `model.toml`.
-        by: &'static str,
-        /// The column.
-        column: String,
-        /// A column with almost that name.
-        nearest: Option<String>,
-    },
-    /// A rule names an input that the model has not.
-    #[error("{by} names input `{input}`, which the model has not{}", did_you_mean(nearest.as_deref()))]
-    NoInput {
-        /// `--map` or `model.toml`.
-        by: &'static str,
-        /// The input.
-        input: String,
-        /// An input with almost that name.
-        nearest: Option<String>,
-    },
-    /// Two `--map` for one input.
-    #[error("--map names input `{input}` twice; give all its columns at once")]
-    Twice {
-        /// The input.
-        input: String,
-    },
-    /// A rule gives a number of columns that cannot be a row of the input.
-    #[error("{by} gives {columns} columns for `{spec}`, which takes {needs} per row")]
-    Width {
-        /// `--map` or `model.toml`.
-        by: &'static str,
-        /// How many.
-        columns: usize,
-        /// The input as people write it.
-        spec: String,
-        /// What a row has.
-        needs: String,
-    },
-    /// A column of a type that is no element of an input.
-    #[error("column `{column}` is {found}, which does not become {datatype}; convert it first")]
-    Type {
-        /// The column.
-        column: String,
-        /// Its type.
-        found: String,
-        /// What the input takes.
-        datatype: DataType,
-    },
-    /// An input without axes cannot hold rows.
-    #[error(
-        "input `{input}` of the model is a single value and has no axis for rows; rows cannot be scored with it"
-    )]
-    NoRows {
-        /// The input.
-        input: String,
-    },
-}
-
-/// An input that no column makes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uncovered {
-    /// The input.
-    pub input: String,
-    /// Its datatype and shape as people write them.
-    pub spec: String,
-    /// What a row has.
-    pub needs: String,
-    /// What comes close, and why it is not taken.
-    pub reason: String,
-}
 
 /// What a column holds, as far as can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -419,95 +339,4 @@ fn text_kind(seen: Option<&dyn Array>) -> Kind {
         }
     }
     kind
-}
-
-/// The shape of a row of `spec` that has `count` elements, in lists of the lengths `nested` if it says.
-pub(super) fn row_shape(
-    spec: &TensorSpec,
-    nested: &[usize],
-    count: usize,
-) -> Result<Vec<usize>, String> {
-    let axes = &spec.shape[1..];
-    if nested.len() == axes.len() && !axes.is_empty() {
-        if axes.iter().zip(nested).all(|(dim, size)| dim.takes(*size)) {
-            return Ok(nested.to_vec());
-        }
-        return Err(format!("a list of {nested:?} where {spec} is expected"));
-    }
-    if nested.len() > 1 {
-        let depth = nested.len();
-        return Err(format!(
-            "lists nested {depth} deep where {spec} is expected"
-        ));
-    }
-    let fixed = axes.iter().filter_map(|dim| match dim {
-        Dim::Fixed(size) => Some(*size),
-        Dim::Any => None,
-    });
-    let fixed: usize = fixed.product();
-    let free = axes.iter().filter(|dim| **dim == Dim::Any).count();
-    let fits = match free {
-        0 => count == fixed,
-        1 => fixed > 0 && count > 0 && count % fixed == 0,
-        _ => {
-            return Err(format!(
-                "a flat list where {spec} is expected; nest the lists by axis"
-            ));
-        }
-    };
-    if !fits {
-        let needs = needs(spec);
-        return Err(format!("a row of {count} where {spec} takes {needs}"));
-    }
-    let size = |dim: &Dim| match dim {
-        Dim::Fixed(size) => *size,
-        Dim::Any => count / fixed,
-    };
-    Ok(axes.iter().map(size).collect())
-}
-
-/// What a row of an input has, in words.
-fn needs(spec: &TensorSpec) -> String {
-    let what = match spec.datatype {
-        DataType::Bytes => "text",
-        _ => "number",
-    };
-    let axes = &spec.shape[1..];
-    let fixed = axes.iter().filter_map(|dim| match dim {
-        Dim::Fixed(size) => Some(*size),
-        Dim::Any => None,
-    });
-    let fixed: usize = fixed.product();
-    match axes.iter().filter(|dim| **dim == Dim::Any).count() {
-        0 if fixed == 1 => format!("one {what}"),
-        0 => format!("{fixed} {what}s"),
-        1 if fixed == 1 => format!("a list of {what}s"),
-        1 => format!("a list of {what}s, a multiple of {fixed}"),
-        free => format!("nested lists of {what}s with {free} free axes"),
-    }
-}
-
-fn uncovered(inputs: &[Uncovered], columns: &[String]) -> String {
-    let mut text = String::from("some inputs of the model have no columns:");
-    for Uncovered {
-        input,
-        spec,
-        needs,
-        reason,
-    } in inputs
-    {
-        text.push_str(&format!("\n  {spec} takes {needs} per row; {reason}"));
-        text.push_str(&format!(
-            ". Name the columns `{input}` or `{input}_0`, `{input}_1`, .., or use --map COLUMN,..={input}"
-        ));
-    }
-    text.push_str(&format!("\nThe input has {}.", shown(columns)));
-    text
-}
-
-fn did_you_mean(nearest: Option<&str>) -> impl fmt::Display {
-    match nearest {
-        Some(name) => format!("; did you mean `{name}`?"),
-        None => String::new(),
-    }
 }

@@ -4,8 +4,8 @@ use arrow_array::{Array, RecordBatch};
 use inferq_schemas::{DataType, Tensor};
 
 use super::cells::Cells;
-use super::decide::row_shape;
 use super::json_list::Nesting;
+use super::shape::row_shape;
 use super::{Input, Mapped};
 use crate::score::read::{Records, RowProblem, is_json};
 
