@@ -4,7 +4,7 @@ mod stack;
 mod tell;
 mod watch;
 
-use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
+use std::{fmt, num::NonZeroUsize, path::PathBuf, str::FromStr};
 
 use anyhow::{Context, bail};
 use inferq::{
@@ -80,6 +80,9 @@ pub(super) struct ScoreArgs {
     /// Most of the time of all executors to take, 0 to 1; all that live traffic leaves unless told.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     max_share: Option<f64>,
+    /// Also write a page with figures and plots.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     stack: stack::StackArgs,
 }
@@ -89,6 +92,16 @@ pub(super) struct ScoreArgs {
 struct ModelVersion {
     name: ModelName,
     version: Option<u64>,
+}
+
+impl fmt::Display for ModelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)?;
+        match self.version {
+            Some(version) => write!(f, "@{version}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl FromStr for ModelVersion {
@@ -120,7 +133,8 @@ impl ScoreArgs {
                 "--json prints progress on standard output; write the rows into a file with --out"
             );
         }
-        let stack = self.stack.clone();
+        let (stack, report) = (self.stack.clone(), self.report.clone());
+        let title = format!("{} scored by {}", self.input.join(", "), self.model);
         let score = Score::new(self.options(to_stdout));
         let place = stack.start(global, output).await?;
         let stopper = score.stopper();
@@ -149,6 +163,9 @@ impl ScoreArgs {
         place.stop().await?;
         match ended {
             Some(Ok(summary)) => {
+                if let Some(path) = &report {
+                    tell::report(&summary, title, path)?;
+                }
                 tell::summary(&summary, output)?;
                 Ok(Ended::Well)
             }

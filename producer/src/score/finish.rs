@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use super::{
     error::ScoreError,
     folder::{RunFolder, sync_folder, write_whole},
+    look::{self, Look},
     place::{Place, beside},
     write::{Target, Writer},
 };
@@ -21,6 +22,7 @@ pub(super) struct Finished {
     pub(super) errors: u64,
     pub(super) compute: Duration,
     pub(super) cache_hits: u64,
+    pub(super) look: look::Summary,
 }
 
 /// Writes the output of a run whose chunks are all there, and removes the run.
@@ -38,7 +40,7 @@ pub(super) fn finish(folder: RunFolder, place: &Place) -> Result<Finished, Score
         }
         Some(_) | None => None,
     };
-    write_output(&folder, place)?;
+    let look = write_output(&folder, place)?;
     let finished = Finished {
         output: place.output.clone(),
         errors_at,
@@ -49,39 +51,36 @@ pub(super) fn finish(folder: RunFolder, place: &Place) -> Result<Finished, Score
         errors,
         compute: Duration::from_micros(folder.parts().map(|part| part.compute_us).sum()),
         cache_hits: folder.parts().map(|part| part.cache_hits).sum(),
+        look,
     };
     folder.remove()?;
     Ok(finished)
 }
 
 fn write_errors(folder: &RunFolder, path: &std::path::Path) -> Result<(), ScoreError> {
-    let mut copied = Ok(0);
-    write_whole(path, |out| {
-        copied = folder.copy_errors(out);
-        Ok(())
-    })?;
-    copied.map(|_| ())
+    write_whole(path, |out| folder.copy_errors(out))
 }
 
-fn write_output(folder: &RunFolder, place: &Place) -> Result<(), ScoreError> {
+fn write_output(folder: &RunFolder, place: &Place) -> Result<look::Summary, ScoreError> {
     let new = place.output.as_ref().map(|output| beside(output, ".new"));
     let target = match &new {
         Some(path) => Target::File(path.clone()),
         None => Target::Stdout,
     };
-    let mut out: Option<Writer> = None;
+    let mut out: Option<(Writer, Look)> = None;
     folder.each_batch(|batch| {
-        let writer = match &mut out {
-            Some(writer) => writer,
+        let (writer, look) = match &mut out {
+            Some(out) => out,
             None => {
                 let (format, compression) = (place.format, place.compression);
                 let writer = Writer::create(target.clone(), format, compression, batch.schema())?;
-                out.insert(writer)
+                out.insert((writer, Look::new(&batch.schema())))
             }
         };
+        look.add(&batch);
         Ok(writer.write(&batch)?)
     })?;
-    let Some(writer) = out else {
+    let Some((writer, look)) = out else {
         return Err(ScoreError::Nothing);
     };
     writer.finish()?;
@@ -89,5 +88,5 @@ fn write_output(folder: &RunFolder, place: &Place) -> Result<(), ScoreError> {
         fs::rename(new, output).map_err(ScoreError::folder("replace", output))?;
         sync_folder(output).map_err(ScoreError::folder("sync", output))?;
     }
-    Ok(())
+    Ok(look.summary())
 }

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::look;
+
 /// What a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
@@ -89,6 +91,8 @@ pub struct Summary {
     pub cache_hits: u64,
     /// Rows done by this part of the run at some moments since its beginning.
     pub throughput: Vec<(Duration, u64)>,
+    /// What the columns of the output look like.
+    pub look: look::Summary,
     /// What a user should know beside, such as columns that were not used.
     pub notes: Vec<String>,
 }

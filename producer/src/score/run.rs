@@ -169,6 +169,7 @@ impl Score {
             compute: finished.compute,
             cache_hits: finished.cache_hits,
             throughput,
+            look: finished.look,
             notes: prepared.notes,
         })
     }
