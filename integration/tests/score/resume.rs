@@ -73,6 +73,24 @@ async fn a_killed_run_is_resumed_and_its_output_is_that_of_an_undisturbed_one() 
 }
 
 #[tokio::test]
+async fn a_server_that_crashes_in_mid_run_is_waited_for() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let input = home.path().join("rows.csv");
+    let (calm, harried) = (home.path().join("calm.csv"), home.path().join("harried.csv"));
+    table(&input, 4)?;
+    let stack = stack(1).await?;
+    succeed(score(&stack, &input, &calm, &CHUNKS)?).await?;
+    let mut child = begin(&stack, &input, &harried, 1).await?;
+    stack.nats().kill().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stack.nats().restart().await?;
+    let ended = tokio::task::spawn_blocking(move || child.wait()).await??;
+    assert!(ended.success(), "{ended}");
+    assert!(fs::read(&calm)? == fs::read(&harried)?, "the output differs");
+    Ok(stack.stop().await?)
+}
+
+#[tokio::test]
 async fn an_interrupted_run_keeps_what_is_in_flight_and_says_how_to_go_on() -> Result<()> {
     let home = tempfile::tempdir()?;
     let (input, output) = (home.path().join("rows.csv"), home.path().join("out.csv"));

@@ -1,6 +1,6 @@
 """Scores a large CSV with `inferq score` and with pandas + ONNX Runtime, and says what each took.
 
-    python -m venv venv && venv/bin/pip install -r requirements.txt && venv/bin/python compare.py [WORDS ..]
+    python -m venv venv && venv/bin/pip install -r requirements.txt && venv/bin/python score.py [WORDS ..]
 
 The table is digits with noise: 64 columns of numbers, ROWS rows (1 000 000 unless told). Both read the CSV,
 run the digits model on every row and write a CSV of its outputs; the start of the private nats-server and
@@ -8,12 +8,19 @@ workers counts for `inferq score`. They take turns, ROUNDS times, and the ratio 
 
     time      the above, with the peak memory of the command, and whether the answers agree (default)
     memory    peak memory of the command for ROWS / 10 and for ROWS
+    engine    an MLP (784-1024-1024-10): rows per second of one worker with one thread through the queue, against
+              the same engine in a loop over batches of the same size in one process
+    workers   the same MLP and a small BERT (8 x 128): two workers of one thread each against one
+    live      p99 of 200 calls per second to the digits, alone and beside a run that scores the MLP
     kills     kills the command KILLS times (20) at random moments, resumes it each time, and compares the
               output with that of an undisturbed run, byte by byte
 """
 
+import contextlib
+import json
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -105,6 +112,111 @@ def compare_memory(folder, source):
         print(f"{path}: {took:.1f} s, the command takes at most {peak:.0f} MB", flush=True)
 
 
+BATCH = {"mlp": 256, "bert": 8}
+
+
+@contextlib.contextmanager
+def running(folder, workers, batch, executors=1):
+    """A stack over the engine's benchmark models; gives its address."""
+    arguments = ["up", "--models", str(folder / "models"), "--workers", str(workers), "--port", "0", "--redis", "off"]
+    arguments += ["--data", str(folder / "data"), "--json", "--", "--executors", str(executors), "--max-batch-rows", str(batch)]
+    stack = subprocess.Popen([program(), *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield json.loads(stack.stdout.readline())["nats"]
+    finally:
+        stack.send_signal(signal.SIGINT)
+        stack.wait()
+
+
+def benchmark_models(folder):
+    sys.path.insert(0, str(ROOT / "worker" / "engine" / "benches"))
+    import models
+
+    for name in BATCH:
+        path = folder / "models" / name / "1" / "model.onnx"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        models.MODELS[name](path)
+
+
+def rows_per_second(address, model, source, target):
+    """Of a run over a warm stack, from the first row that was sent to the last that came back."""
+    arguments = ["score", "--model", model, "--nats", address, "--in", source, "--out", str(target), "--force", "--json"]
+    output = subprocess.run([program(), *arguments], check=True, capture_output=True, text=True).stdout
+    return json.loads(output.splitlines()[-1])["rows_per_second"]
+
+
+def rows_for(folder, model, rows):
+    dice = np.random.default_rng(7)
+    path = folder / f"{model}.npz"
+    if model == "mlp":
+        np.savez(path, x=dice.random((rows, 784), dtype=np.float32))
+    else:
+        np.savez(path, ids=dice.integers(0, 1000, (rows, 128)), mask=np.ones((rows, 128), np.int64))
+    return str(path)
+
+
+def compare_engine(folder, _):
+    benchmark_models(folder)
+    import compare as engine
+
+    rows, batch = 100_000, BATCH["mlp"]
+    source = rows_for(folder, "mlp", rows)
+    loop = engine.timer()
+    feeds = {"x": np.random.default_rng(7).random((batch, 784), dtype=np.float32)}
+    alone = engine.Ours(loop, "inferq", folder / "models" / "mlp" / "1" / "model.onnx", feeds)
+    ratios = []
+    with running(folder, 1, batch) as address:
+        for _ in range(ROUNDS):
+            before = batch / alone.turn() * 1000
+            queued = rows_per_second(address, "mlp", source, folder / "out.npy")
+            after = batch / alone.turn() * 1000
+            ratios.append(queued / statistics.mean((before, after)))
+            print(f"mlp: queue {queued:.0f} rows/s, loop {before:.0f} and {after:.0f}, ratio {ratios[-1]:.2f}", flush=True)
+    print(f"mlp: ratio {statistics.median(ratios):.2f}")
+
+
+def compare_workers(folder, _):
+    benchmark_models(folder)
+    for model, rows in (("mlp", 100_000), ("bert", 400)):
+        source, ratios = rows_for(folder, model, rows), []
+        for _ in range(ROUNDS):
+            each = {}
+            for workers in (1, 2):
+                with running(folder, workers, BATCH[model]) as address:
+                    rows_per_second(address, model, source, folder / "out.npz")
+                    each[workers] = rows_per_second(address, model, source, folder / "out.npz")
+            ratios.append(each[2] / each[1])
+            print(f"{model}: {each[1]:.0f} and {each[2]:.0f} rows/s, ratio {ratios[-1]:.2f}", flush=True)
+        print(f"{model}: two workers do {statistics.median(ratios):.2f} times the work of one")
+
+
+def compare_live(folder, _):
+    benchmark_models(folder)
+    shutil.copytree(MODELS / "digits", folder / "models" / "digits")
+    source = rows_for(folder, "mlp", 100_000)
+    body = json.dumps({"instances": [[0] * 64]})
+
+    def p99(address):
+        arguments = ["bench", "digits", "--body", body, "--mode", "rpc", "--rate", "200", "--duration", "5s", "--no-cache"]
+        arguments += ["--nats", address, "--json"]
+        output = subprocess.run([program(), *arguments], check=True, capture_output=True, text=True).stdout
+        return json.loads(output.splitlines()[-1])["report"]["latency"]["p99_us"] / 1000
+
+    ratios = []
+    with running(folder, 1, 32, executors=2) as address:
+        for _ in range(ROUNDS):
+            alone = p99(address)
+            run = [program(), "score", "--model", "mlp", "--nats", address, "--in", source, "--force", "--json"]
+            scoring = subprocess.Popen([*run, "--out", str(folder / "out.npy")], stdout=subprocess.DEVNULL)
+            beside = p99(address)
+            during = scoring.poll() is None
+            scoring.wait()
+            ratios.append(beside / alone)
+            told = "" if during else " (the run ended before the calls did)"
+            print(f"p99 alone {alone:.2f} ms, beside a run {beside:.2f} ms, ratio {ratios[-1]:.2f}{told}", flush=True)
+    print(f"live: ratio {statistics.median(ratios):.2f}")
+
+
 def compare_kills(folder, source):
     calm, harried = folder / "calm.csv", folder / "harried.csv"
     took, _ = run(command(source, str(calm), "--force"))
@@ -130,8 +242,10 @@ def main():
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
         source = str(folder / "rows.csv")
-        table(source, ROWS)
+        if set(words) - {"engine", "workers", "live"}:
+            table(source, ROWS)
         cases = {"time": compare_time, "memory": compare_memory, "kills": compare_kills}
+        cases |= {"live": compare_live, "engine": compare_engine, "workers": compare_workers}
         if any(cases[word](folder, source) is False for word in words):
             sys.exit(1)
 
