@@ -6,8 +6,9 @@ use ::parquet::arrow::ArrowWriter;
 use ::parquet::basic::{Compression, ZstdLevel};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::properties::WriterProperties;
+use ::parquet::schema::types::ColumnPath;
 use arrow_array::RecordBatch;
-use arrow_schema::Schema;
+use arrow_schema::{DataType, Schema};
 
 use super::packed::Packed;
 use super::{Sink, SinkError};
@@ -20,16 +21,34 @@ pub(super) struct Parquet(ArrowWriter<Packed>);
 
 impl Parquet {
     pub(super) fn new(out: Packed, columns: &Schema) -> Result<Self, SinkError> {
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
             .set_max_row_group_bytes(Some(GROUP_BYTES))
             // Without the version of today, so equal rows are equal bytes.
             .set_created_by("inferq".to_owned())
-            .build();
+            // Scores hardly repeat; a dictionary of them is the column once more.
+            .set_dictionary_enabled(false);
+        for field in columns
+            .fields()
+            .iter()
+            .filter(|field| repeats(field.data_type()))
+        {
+            let path = ColumnPath::from(field.name().as_str());
+            properties = properties.set_column_dictionary_enabled(path, true);
+        }
         let columns = Arc::new(columns.clone());
-        Ok(Self(ArrowWriter::try_new(out, columns, Some(properties))?))
+        Ok(Self(ArrowWriter::try_new(
+            out,
+            columns,
+            Some(properties.build()),
+        )?))
     }
+}
+
+/// Whether values of this type tend to come again: labels and words.
+fn repeats(datatype: &DataType) -> bool {
+    datatype.is_integer() || matches!(datatype, DataType::Utf8 | DataType::Binary)
 }
 
 impl Sink for Parquet {
