@@ -10,6 +10,7 @@ mod csv;
 mod jsonl;
 mod numpy;
 mod parquet;
+mod row;
 mod types;
 
 use std::collections::HashSet;
@@ -21,6 +22,7 @@ use arrow_select::concat::concat_batches;
 
 use super::input::{Format, InputError, InputFile, Source};
 
+pub use self::row::json_row;
 pub use self::types::is_json;
 
 /// Rows of the input, in order.

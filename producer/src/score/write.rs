@@ -9,7 +9,7 @@ mod jsonl;
 mod numpy;
 mod packed;
 mod parquet;
-mod value;
+pub(super) mod value;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -19,6 +19,8 @@ use crate::score::input::{InputFile, Source};
 
 /// What a column is called that has no name of its own.
 const UNNAMED: &str = "data";
+/// Most memory that is taken before the bytes for it are there.
+const MOST_AHEAD: usize = 16 << 20;
 
 /// Arrays of equally many rows, read side by side.
 pub(super) struct Arrays {
@@ -142,9 +144,8 @@ impl Table for Arrays {
         }
         let mut columns: Vec<ArrayRef> = Vec::new();
         for array in &mut self.arrays {
-            let mut bytes = vec![0; rows * array.header.row_bytes()];
-            let read = array.bytes.read_exact(&mut bytes);
-            read.map_err(|error| short(&self.file, &array.name, error))?;
+            let bytes = array.rows(rows);
+            let bytes = bytes.map_err(|error| short(&self.file, &array.name, error))?;
             columns.push(values::array(&array.header, &bytes));
         }
         self.left -= rows as u64;
@@ -168,6 +169,19 @@ impl Table for Arrays {
 }
 
 impl Array {
+    /// The bytes of the next rows. Memory follows what the file has, whatever its header says.
+    fn rows(&mut self, rows: usize) -> io::Result<Vec<u8>> {
+        let length = rows.saturating_mul(self.header.row_bytes());
+        let mut bytes = Vec::with_capacity(length.min(MOST_AHEAD));
+        let read = (&mut self.bytes)
+            .take(length as u64)
+            .read_to_end(&mut bytes)?;
+        if read < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(bytes)
+    }
+
     fn open(file: &InputFile, name: String, mut bytes: Box<dyn Body>) -> Result<Self, InputError> {
         let header = header::read(&mut bytes)
             .map_err(|reason| damaged(file, format!("array `{name}`: {reason}")))?;

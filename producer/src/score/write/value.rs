@@ -12,11 +12,11 @@ use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::DataType;
 
 /// Appends the value of a row.
-pub(super) type Put<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + 'a>;
+pub(in crate::score) type Put<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + 'a>;
 
 /// How text is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
+pub(in crate::score) enum Style {
     /// As it is, in quotes where it holds the delimiter, a quote or a line end. Null is empty.
     Csv(u8),
     /// As JSON. NaN and infinities are the texts `NaN`, `Infinity` and `-Infinity`.
@@ -24,7 +24,7 @@ pub(super) enum Style {
 }
 
 /// Whether values of this type have a text.
-pub(super) fn is_writable(datatype: &DataType) -> bool {
+pub(in crate::score) fn is_writable(datatype: &DataType) -> bool {
     match datatype {
         DataType::List(item) | DataType::FixedSizeList(item, _) => is_writable(item.data_type()),
         DataType::Boolean | DataType::Utf8 | DataType::Null => true,
@@ -33,7 +33,7 @@ pub(super) fn is_writable(datatype: &DataType) -> bool {
 }
 
 /// How the values of `array` are written; its type is [`is_writable`].
-pub(super) fn put<'a>(array: &'a dyn Array, style: Style) -> Put<'a> {
+pub(in crate::score) fn put<'a>(array: &'a dyn Array, style: Style) -> Put<'a> {
     let present = present(array, style);
     if array.null_count() == 0 && *array.data_type() != DataType::Null {
         return present;
@@ -156,7 +156,7 @@ fn other<'a>(array: &'a dyn Array, style: Style) -> Put<'a> {
 }
 
 /// Appends text in the style.
-pub(super) fn text(text: &str, style: Style, out: &mut Vec<u8>) {
+pub(in crate::score) fn text(text: &str, style: Style, out: &mut Vec<u8>) {
     let Style::Csv(delimiter) = style else {
         // A vector takes any number of bytes, and text is JSON.
         let _ = serde_json::to_writer(out, text);
