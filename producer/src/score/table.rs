@@ -6,11 +6,12 @@ use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array, new_null_array};
 use arrow_schema::{ArrowError, FieldRef, Schema, SchemaRef};
 use arrow_select::{concat::concat, take::take};
 use inferq_schemas::ErrorCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::{
     chunks::Answered, commit::Scored, error::ScoreError, intake::Chunk, keep::Kept,
-    outputs::columns_of, write::row_value,
+    outputs::columns_of, read::json_row,
 };
 
 /// The columns of the output: those that are kept, then those of the model.
@@ -109,10 +110,25 @@ fn errors(chunk: &Chunk, answered: &Answered) -> Vec<String> {
     errors.sort();
     let line = |(row, code, message): (u64, u16, String)| {
         let place = usize::try_from(row - first).unwrap_or(usize::MAX);
-        let record: Value = row_value(chunk.rows(), place);
-        json!({"row": row, "code": code, "message": message, "record": record}).to_string()
+        let record = RawValue::from_string(json_row(chunk.rows(), place)).ok();
+        let line = ErrorLine {
+            row,
+            code,
+            message,
+            record,
+        };
+        serde_json::to_string(&line).expect("numbers and texts are JSON")
     };
     errors.into_iter().map(line).collect()
+}
+
+/// A row that failed, as it is told.
+#[derive(Serialize)]
+struct ErrorLine {
+    row: u64,
+    code: u16,
+    message: String,
+    record: Option<Box<RawValue>>,
 }
 
 fn duplicate(fields: &[FieldRef]) -> Option<&str> {

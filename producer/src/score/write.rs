@@ -15,14 +15,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 use arrow_array::RecordBatch;
-use arrow_array::cast::AsArray;
 use arrow_schema::{DataType, SchemaRef};
-use serde_json::{Map, Value};
 
 use self::packed::Packed;
 use super::input::{Compression, Format};
 use super::outputs::OutputError;
-use super::read::is_json;
 
 /// Where the bytes go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,24 +122,6 @@ impl Writer {
         let done = self.sink.finish();
         done.map_err(|error| failure(&self.target, self.format, error))
     }
-}
-
-/// A row as a JSON object, as it would stand in a file of JSON lines; cells that are JSON text as what they say.
-pub(super) fn row_value(batch: &RecordBatch, row: usize) -> Value {
-    let mut members = Map::new();
-    for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-        let mut text = Vec::new();
-        match array.as_string_opt::<i32>() {
-            Some(cells) if is_json(field) => text.extend_from_slice(cells.value(row).as_bytes()),
-            _ if value::is_writable(array.data_type()) => {
-                value::put(array, value::Style::Json)(row, &mut text);
-            }
-            _ => {}
-        }
-        let value = serde_json::from_slice(&text).unwrap_or_default();
-        members.insert(field.name().clone(), value);
-    }
-    Value::Object(members)
 }
 
 fn boxed<S: Sink + 'static>(sink: S) -> Box<dyn Sink> {
