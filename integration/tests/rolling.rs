@@ -7,9 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use inferq::stack::{Stack, StackOptions};
 use inferq::{Client, JobId, Status};
 use inferq_integration::digits::{self, Digit};
-use inferq_integration::{
-    PATIENCE, messages_in, models_folder, start, uncached, wait_until_empty,
-};
+use inferq_integration::{PATIENCE, messages_in, models_folder, start, uncached, wait_until_empty};
 use tokio_util::sync::CancellationToken;
 
 /// How often all workers are replaced.
@@ -22,7 +20,10 @@ async fn calls(client: &Client, image: &Digit, over: &CancellationToken) -> (usi
     let endless = stream::repeat(()).take_until(over.cancelled());
     let call = async |()| {
         let request = uncached(image).timeout(Duration::from_secs(30));
-        client.call(request).await.map_err(|error| error.to_string())
+        client
+            .call(request)
+            .await
+            .map_err(|error| error.to_string())
     };
     let answers: Vec<_> = endless
         .map(call)

@@ -68,7 +68,10 @@ async fn a_worker_without_room_leaves_calls_to_another_and_comes_back() -> Resul
     wait_for_metric(client, "worker-1", AWAY, 0.0).await?;
     let begun = Instant::now();
     while client.call(uncached(image)).await?.headers.worker != "worker-1" {
-        ensure!(begun.elapsed() < PATIENCE, "worker-1 takes no calls any more");
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "worker-1 takes no calls any more"
+        );
     }
     Ok(stack.stop().await?)
 }
@@ -159,10 +162,7 @@ async fn jobs_get_their_share_of_a_worker_that_is_flooded_with_calls() -> Result
         calls = jobs => calls?,
         () = flood => unreachable!("it never ends"),
     };
-    assert!(
-        calls < 8.0 * JOBS as f64,
-        "{calls} calls for {JOBS} jobs"
-    );
+    assert!(calls < 8.0 * JOBS as f64, "{calls} calls for {JOBS} jobs");
     assert_eq!(messages_in(client, "INFER_DEAD").await?, 0);
     drop(stack);
     Ok(())

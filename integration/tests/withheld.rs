@@ -57,9 +57,7 @@ async fn a_worker_that_may_not_write_outcomes_says_so_once_and_not_for_each_job(
     let client = stack.client();
     let image = &digits::held_out()?[0];
     client.run(uncached(image)).await?;
-    stack
-        .nats()
-        .reload(&permissions("\"infer.results.>\""))?;
+    stack.nats().reload(&permissions("\"infer.results.>\""))?;
     let jobs = (0..JOBS).map(|_| uncached(image)).collect();
     let ids = submit_all(client, jobs).await?;
     let mut lines = Vec::new();

@@ -151,7 +151,9 @@ impl Room {
     pub fn for_calls(&self, model: &ModelName) -> CallRoom {
         let now = Instant::now();
         let held = self.shared.lock();
-        let open = held.shares.open(self.shared.limits.jobs, model, Way::Call, now);
+        let open = held
+            .shares
+            .open(self.shared.limits.jobs, model, Way::Call, now);
         let places = open.places.min(self.shared.free_jobs(&held));
         CallRoom {
             is_open: places > 0 && self.shared.free_bytes(&held) > 0,
@@ -163,7 +165,9 @@ impl Room {
     pub fn try_call(&self, model: &ModelName, bytes: usize) -> Option<Hold> {
         let now = Instant::now();
         let mut held = self.shared.lock();
-        let open = held.shares.open(self.shared.limits.jobs, model, Way::Call, now);
+        let open = held
+            .shares
+            .open(self.shared.limits.jobs, model, Way::Call, now);
         let places = open.places.min(self.shared.free_jobs(&held));
         if places == 0 || bytes > self.shared.free_bytes(&held) {
             held.shares.wants(model, Way::Call, now + CALLS_WAIT);
@@ -354,7 +358,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_overfull_room_has_no_room() {
         let room = room();
-        let _holds: Vec<Hold> = (0..3).map(|_| room.enter(&model(), Way::Queue, 60, None)).collect();
+        let _holds: Vec<Hold> = (0..3)
+            .map(|_| room.enter(&model(), Way::Queue, 60, None))
+            .collect();
         assert_eq!((room.free_jobs(), room.free_bytes()), (0, 0));
     }
 

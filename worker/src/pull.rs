@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::jetstream;
 use async_nats::Message;
+use async_nats::jetstream;
 use inferq_schemas::headers::JobHeaders;
 use inferq_schemas::identity::JobId;
 use inferq_schemas::subjects::{QueueKind, ReplyPrefixes};

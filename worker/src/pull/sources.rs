@@ -254,11 +254,7 @@ impl Sources {
 
     /// Shares `free` places: fetches first, by fair shares of models and lanes and none beyond what is
     /// `open` to its model, then waiting pulls on consumers that are not known to hold anything.
-    pub(crate) fn grants(
-        &mut self,
-        free: usize,
-        open: impl Fn(&ModelName) -> usize,
-    ) -> Vec<Grant> {
+    pub(crate) fn grants(&mut self, free: usize, open: impl Fn(&ModelName) -> usize) -> Vec<Grant> {
         let mut left = free;
         let mut grants = Vec::new();
         let mut ready = self.ready(|source| source.pending > 0);

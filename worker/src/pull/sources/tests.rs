@@ -117,10 +117,7 @@ async fn a_flood_in_one_lane_does_not_stop_the_waiting_at_the_others() {
     has_work(&mut sources, "a", Lane::Low, 1_000_000);
     let grants = sources.grants(1, |_| 64);
     assert_eq!(fetched(&grants).len(), 1);
-    assert_eq!(
-        grants.iter().filter(|grant| grant.ask == WAIT).count(),
-        2
-    );
+    assert_eq!(grants.iter().filter(|grant| grant.ask == WAIT).count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +164,10 @@ async fn no_model_is_granted_more_than_is_open_to_it() {
     let grants = fetched(&sources.grants(64, open));
     let (own, others): (Vec<_>, Vec<_>) = grants.into_iter().partition(|(id, _)| *id == small);
     assert_eq!(own, [(small, 3)]);
-    assert_eq!(others.iter().map(|(_, messages)| messages).sum::<usize>(), 20);
+    assert_eq!(
+        others.iter().map(|(_, messages)| messages).sum::<usize>(),
+        20
+    );
 }
 
 #[tokio::test(start_paused = true)]
