@@ -20,7 +20,7 @@ CARGO_FLAGS ?=
 BUILD := cargo build --workspace --bins --examples $(CARGO_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo soak faults test fmt lint docs deny ci env clean-data
+.PHONY: help setup build demo soak pressure faults test fmt lint docs deny ci env clean-data
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -36,6 +36,9 @@ demo: build ## real digits through two workers: accuracy, jobs/s, latencies
 
 soak: build ## 100 000 jobs while workers, servers and the network fail; SOAK="--seed 1" for the same again
 	@"$(CARGO_TARGET_DIR)/debug/examples/soak" $(SOAK)
+
+pressure: build ## idle CPU, fairness, expiry and overload against their bounds; PRESSURE="crowd" for a part
+	@"$(CARGO_TARGET_DIR)/debug/examples/pressure" $(PRESSURE)
 
 faults: build ## what still holds when a part fails: the fault suite alone, with both servers
 	@integration/clients/setup.sh
