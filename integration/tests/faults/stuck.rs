@@ -13,8 +13,8 @@ use inferq::{Client, Job, JobId, Lane, Status};
 use inferq_integration::count::Beside;
 use inferq_integration::scrape::wait_for_metric;
 use inferq_integration::{
-    PATIENCE, deliveries, digits, fixtures, hazards, redeliver_after, start,
-    submit_all, uncached, wait_until_empty,
+    PATIENCE, deliveries, digits, fixtures, hazards, redeliver_after, start, submit_all, uncached,
+    wait_until_empty,
 };
 
 use crate::check::Watch;

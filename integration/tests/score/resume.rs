@@ -76,7 +76,10 @@ async fn a_killed_run_is_resumed_and_its_output_is_that_of_an_undisturbed_one() 
 async fn a_server_that_crashes_in_mid_run_is_waited_for() -> Result<()> {
     let home = tempfile::tempdir()?;
     let input = home.path().join("rows.csv");
-    let (calm, harried) = (home.path().join("calm.csv"), home.path().join("harried.csv"));
+    let (calm, harried) = (
+        home.path().join("calm.csv"),
+        home.path().join("harried.csv"),
+    );
     table(&input, 4)?;
     let stack = stack(1).await?;
     succeed(score(&stack, &input, &calm, &CHUNKS)?).await?;
@@ -86,7 +89,10 @@ async fn a_server_that_crashes_in_mid_run_is_waited_for() -> Result<()> {
     stack.nats().restart().await?;
     let ended = tokio::task::spawn_blocking(move || child.wait()).await??;
     assert!(ended.success(), "{ended}");
-    assert!(fs::read(&calm)? == fs::read(&harried)?, "the output differs");
+    assert!(
+        fs::read(&calm)? == fs::read(&harried)?,
+        "the output differs"
+    );
     Ok(stack.stop().await?)
 }
 
