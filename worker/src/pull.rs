@@ -53,6 +53,8 @@ mod suspects;
 const JOB_PROGRESS: Duration = Duration::from_secs(10);
 /// The same for queued RPC, whose ack_wait is 10 s.
 const RPC_PROGRESS: Duration = Duration::from_secs(3);
+/// Messages that are taken in before anything else is looked at.
+const MOST_AT_ONCE: usize = 64;
 /// How often it is looked whether the connection is another one.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// What pulling needs.
@@ -124,7 +126,10 @@ pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyh
             biased;
             () = puller.stop.cancelled() => break,
             message = next(&mut intake.inbox) => match message {
-                Some(message) => puller.take(&mut intake, message).await?,
+                Some(message) => {
+                    puller.take(&mut intake, message).await?;
+                    puller.take_ready(&mut intake).await?;
+                }
                 None => anyhow::bail!("the connection to NATS was closed for good"),
             },
             changed = puller.serving.changed() => {
@@ -151,6 +156,18 @@ async fn next(inbox: &mut Option<Inbox>) -> Option<Message> {
 }
 
 impl Puller {
+    /// What else has come: whoever is asked for more next is chosen once for all of it, since choosing
+    /// looks at every consumer.
+    async fn take_ready(&self, intake: &mut Intake) -> anyhow::Result<()> {
+        for _ in 0..MOST_AT_ONCE {
+            let Some(message) = intake.inbox.as_mut().and_then(Inbox::ready) else {
+                break;
+            };
+            self.take(intake, message).await?;
+        }
+        Ok(())
+    }
+
     /// A message of the inbox: a job, or the server's word on a request.
     async fn take(&self, intake: &mut Intake, message: Message) -> anyhow::Result<()> {
         let inbox = intake.inbox.as_ref();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Message, SubscribeError, Subscriber};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tracing::warn;
 
 use super::sources::SourceId;
@@ -48,6 +48,11 @@ impl Inbox {
         let message = self.messages.next().await?;
         self.received += 1;
         Some(message)
+    }
+
+    /// The next message, if it is here already.
+    pub(super) fn ready(&mut self) -> Option<Message> {
+        self.next().now_or_never().flatten()
     }
 
     /// The source a status message is about; job messages keep the subject of their stream.
