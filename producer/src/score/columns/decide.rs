@@ -313,30 +313,31 @@ fn kind(datatype: &ArrowType, seen: Option<&dyn Array>) -> Kind {
     }
 }
 
+/// What most cells are: a few that do not fit are errors of their rows, not of the column.
 fn text_kind(seen: Option<&dyn Array>) -> Kind {
     let Some(cells) = seen.and_then(|seen| seen.as_string_opt::<i32>()) else {
         return Kind::Unknown;
     };
-    let mut cells = cells
-        .iter()
-        .flatten()
-        .map(str::trim)
-        .filter(|cell| !cell.is_empty());
-    let mut kind = Kind::Unknown;
-    for cell in cells.by_ref().take(SAMPLED_CELLS) {
-        let this = if cell.starts_with('[') {
-            Kind::List(None)
-        } else if number_in(cell.trim_matches('"')).is_some() {
-            Kind::Number
-        } else {
-            Kind::Text
+    let cells = cells.iter().flatten().map(str::trim);
+    let cells = cells.filter(|cell| !cell.is_empty()).take(SAMPLED_CELLS);
+    let (mut numbers, mut lists, mut texts) = (0, 0, 0);
+    for cell in cells {
+        let is_number = match cell {
+            "\"NaN\"" | "\"Infinity\"" | "\"-Infinity\"" => true,
+            _ => number_in(cell).is_some(),
         };
-        if kind == Kind::Unknown {
-            kind = this;
-        }
-        if kind != this {
-            return Kind::Text;
+        if is_number {
+            numbers += 1;
+        } else if cell.starts_with('[') {
+            lists += 1;
+        } else {
+            texts += 1;
         }
     }
-    kind
+    match numbers.max(lists).max(texts) {
+        0 => Kind::Unknown,
+        most if most == numbers => Kind::Number,
+        most if most == lists => Kind::List(None),
+        _ => Kind::Text,
+    }
 }

@@ -29,7 +29,7 @@ pub(super) fn row_shape(
     let free = axes.iter().filter(|dim| **dim == Dim::Any).count();
     let fits = match free {
         0 => count == fixed,
-        1 => fixed > 0 && count > 0 && count % fixed == 0,
+        1 => fixed > 0 && count > 0 && count.is_multiple_of(fixed),
         _ => {
             return Err(format!(
                 "a flat list where {spec} is expected; nest the lists by axis"

@@ -331,3 +331,18 @@ fn columns_of_other_types_are_refused_at_once() {
             .contains("does not become BYTES")
     );
 }
+
+#[test]
+fn a_column_is_what_most_of_its_cells_are() {
+    let table = records(vec![
+        ("name", text(&["a", "7", "c", "d"])),
+        ("x", text(&["1", "n/a", "", "2"])),
+        ("y", text(&["n/a", "5", "6", "\"NaN\""])),
+    ]);
+    let mapping = decide(&table, &[spec("in", DataType::Fp32, &[-1, 2])]).expect("two numbers");
+    let mapped = mapping.tensors(&table);
+    assert_eq!(mapping.describe().inputs[0].columns, ["x", "y"]);
+    assert!(mapped.rows.is_empty() && mapped.problems.len() == 4);
+    let mapping = decide(&table, &[spec("in", DataType::Bytes, &[-1])]).expect("one text");
+    assert_eq!(mapping.describe().inputs[0].columns, ["name"]);
+}
