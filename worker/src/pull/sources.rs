@@ -368,4 +368,6 @@ impl Sources {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
