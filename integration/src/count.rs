@@ -1,16 +1,21 @@
 //! What became of jobs: was every one of them answered once, and rightly?
 
 use std::fmt;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_nats::jetstream;
+use async_nats::jetstream::stream::State;
 use futures::{StreamExt, stream};
 use inferq::{Client, JobId, Outcome, Status};
+use tokio::time::Instant;
 
-use crate::messages_in;
+use crate::PATIENCE;
 
 /// Outcomes read at a time.
 const READS: usize = 256;
+/// How often a stream without leader is asked again.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What else has ended beside the jobs that are counted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,7 +87,7 @@ pub async fn of(
     let mut reads = reads
         .map(|(id, expected)| async move {
             // Nothing is on its way any more: what is not there now is lost.
-            let outcome = client.result(id, std::time::Duration::ZERO).await;
+            let outcome = client.result(id, Duration::ZERO).await;
             (id, expected, outcome)
         })
         .buffered(READS);
@@ -102,15 +107,30 @@ pub async fn of(
             found.example = Some(format!("job {id}: {problem}"));
         }
     }
-    let jetstream = jetstream::new(client.nats().clone());
-    let results = jetstream.get_stream("INFER_RESULTS").await?;
-    let state = &results.cached_info().state;
     // One for each job is kept; the stream counts every one that was ever written.
     let ended = (jobs.len() - found.lost) as u64 + beside.outcomes;
-    found.duplicated = state.last_sequence.abs_diff(ended);
-    let letters = messages_in(client, "INFER_DEAD").await?;
+    found.duplicated = state(client, "INFER_RESULTS")
+        .await?
+        .last_sequence
+        .abs_diff(ended);
+    let letters = state(client, "INFER_DEAD").await?.messages;
     found.duplicated += letters.abs_diff(beside.letters);
     Ok(found)
+}
+
+/// What a stream holds, once it has somebody who knows: its leader may just be elected.
+async fn state(client: &Client, stream: &str) -> Result<State> {
+    let jetstream = jetstream::new(client.nats().clone());
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match jetstream.get_stream(stream).await {
+            Ok(stream) => return Ok(stream.cached_info().state.clone()),
+            Err(error) if Instant::now() > until => {
+                return Err(error).with_context(|| format!("{stream} does not answer"));
+            }
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
 }
 
 /// Why the outcome is not the answer that is expected.

@@ -31,18 +31,20 @@ pub async fn metric(client: &Client, id: &str, series: &str) -> Result<f64> {
     })
 }
 
-/// Waits until a series of the worker `id` has this value.
+/// Waits until a series of the worker `id` has this value. Who does not answer for a while is asked again.
 ///
 /// # Errors
 /// If it has another one after [`PATIENCE`].
 pub async fn wait_for_metric(client: &Client, id: &str, series: &str, value: f64) -> Result<()> {
+    let mut seen = metric(client, id, series).await;
     let reached = async {
-        while metric(client, id, series).await? != value {
+        while !matches!(seen, Ok(seen) if seen == value) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            seen = metric(client, id, series).await;
         }
-        anyhow::Ok(())
     };
-    tokio::time::timeout(PATIENCE, reached)
-        .await
-        .with_context(|| format!("{series} of {id} never became {value}"))?
+    match tokio::time::timeout(PATIENCE, reached).await {
+        Ok(()) => Ok(()),
+        Err(_) => anyhow::bail!("{series} of {id} never became {value}: {seen:?}"),
+    }
 }

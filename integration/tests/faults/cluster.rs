@@ -3,10 +3,13 @@
 //! Invariant: the two that are left elect another, clients and workers find it by themselves, and every
 //! accepted job ends once and rightly; the dead one takes its place again when it is back.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use inferq::Client;
 use inferq_integration::cluster::Cluster;
 use inferq_integration::lone::{Lone, LoneWorker};
+use inferq_integration::redeliver_after;
 use rand::RngExt;
 
 use crate::check::Watch;
@@ -24,6 +27,8 @@ async fn a_cluster_that_loses_the_leader_of_the_jobs_loses_none_and_repeats_none
         .admin(cluster.plan())
         .ensure_model(&"digits".parse()?)
         .await?;
+    // What the dead server had handed out and nobody got comes again after this.
+    redeliver_after(&admin, "digits", Duration::from_secs(3)).await?;
     let leader = cluster.leader(&admin, "INFER_JOBS").await?;
     let other = (leader + 1) % SERVERS;
     let lone = || Lone {
