@@ -6,20 +6,20 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, stream};
 use inferq::bench::{self, BenchOptions, BenchReport, End, Load, Mode};
 use inferq::stack::{Stack, StackOptions};
-use inferq::{Job, ModelName};
+use inferq::{Client, Job, ModelName};
 use inferq_integration::{digits, fixtures, messages_in, start};
 
 use crate::{Figure, process};
 
 const MODELS: usize = 100;
 /// How often it is looked whether so many still do.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(5);
 /// Jobs a second of the model that is looked at.
 const RATE: f64 = 50.0;
 /// Jobs that always wait for the other one.
 const FLOOD: usize = 2_000;
 /// Jobs that are added to them at a time: more at once would measure who submits them.
-const TOP_UP: usize = 500;
+const TOP_UP: usize = 100;
 
 pub(crate) async fn measure(lasts: Duration) -> Result<Vec<Figure>> {
     let folder = tempfile::tempdir()?;
@@ -46,10 +46,12 @@ pub(crate) async fn measure(lasts: Duration) -> Result<Vec<Figure>> {
 
     load(&stack, Duration::from_secs(3)).await?;
     let alone = load(&stack, lasts).await?;
-    flood(&stack, FLOOD).await?;
+    // Over a connection of its own: what it submits does not stand before what is measured.
+    let flooding = Client::connect(stack.nats_url()).await?;
+    flood(&flooding, FLOOD).await?;
     let (beside, least) = tokio::select! {
         beside = load(&stack, lasts) => (beside?, messages_in(stack.client(), "INFER_JOBS").await?),
-        dried = keep_flooded(&stack) => return Err(dried.context("the flood cannot be kept up")),
+        dried = keep_flooded(&flooding) => return Err(dried.context("the flood cannot be kept up")),
     };
     ensure!(least > 0, "the flood was over");
     let (alone, beside) = (&alone.latency, &beside.latency);
@@ -91,11 +93,11 @@ async fn load(stack: &Stack, lasts: Duration) -> Result<BenchReport> {
 }
 
 /// Adds jobs to the queue of the second model.
-async fn flood(stack: &Stack, jobs: usize) -> Result<()> {
+async fn flood(client: &Client, jobs: usize) -> Result<()> {
     let body = digits::held_out()?[0].tensor_request();
     let model = ModelName::new(&name(1))?;
     let jobs = (0..jobs).map(|_| Job::new(model.clone(), body.clone()).no_cache());
-    let mut submitted = Box::pin(stack.client().submit_many(stream::iter(jobs)));
+    let mut submitted = Box::pin(client.submit_many(stream::iter(jobs)));
     while let Some(submitted) = submitted.next().await {
         submitted?;
     }
@@ -103,12 +105,12 @@ async fn flood(stack: &Stack, jobs: usize) -> Result<()> {
 }
 
 /// Fills it again and again.
-async fn keep_flooded(stack: &Stack) -> anyhow::Error {
+async fn keep_flooded(client: &Client) -> anyhow::Error {
     loop {
-        match messages_in(stack.client(), "INFER_JOBS").await {
+        match messages_in(client, "INFER_JOBS").await {
             Ok(left) if left >= FLOOD as u64 => tokio::time::sleep(LOOK).await,
             Ok(_) => {
-                if let Err(error) = flood(stack, TOP_UP).await {
+                if let Err(error) = flood(client, TOP_UP).await {
                     return error;
                 }
             }
