@@ -4,9 +4,9 @@ use std::time::Duration;
 
 /// Body of a chunk to aim at: far above what a message costs, far below what a message may hold.
 const BODY: usize = 256 << 10;
-/// A chunk should be done in about this time, so that live traffic waits no longer behind it, progress is
-/// seen, and little is lost with a worker.
-const TAKES: Duration = Duration::from_secs(2);
+/// A chunk should be done in about this time, so that several workers get equal parts of what is left at the
+/// end, progress is seen, and little is lost with a worker.
+const TAKES: Duration = Duration::from_millis(250);
 /// More rows than this save nothing.
 const MOST: usize = 8_192;
 /// Rows run together by a worker; whole runs of them waste nothing.
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn large_outputs_slow_rows_and_giant_rows_make_small_chunks() {
         assert_eq!(rows(8, 32 << 10, 1), 8);
-        assert_eq!(rows(8, 8, 500_000), 4);
+        assert_eq!(rows(8, 8, 50_000), 5);
         assert_eq!(rows(8, 8, 60_000_000), 1);
         assert_eq!(rows(10 << 20, 8, 1), 1);
     }
