@@ -12,9 +12,13 @@ use inferq_integration::{PATIENCE, stack};
 use super::{beside, finish, score, succeed, table};
 
 /// Small chunks, so that a run has many of them and can be interrupted anywhere.
-const CHUNKS: [&str; 4] = ["--keep", "id", "--chunk-rows", "8"];
+const CHUNKS: [&str; 4] = ["--keep", "id", "--chunk-rows", "4"];
 /// One executor's time is shared, so that a run takes long enough to be interrupted.
 const SLOWLY: [&str; 2] = ["--max-share", "0.001"];
+
+/// How often the held-out digits are scored: 1 800 chunks of some milliseconds each, so that a run is still at
+/// it when it has kept something for the third time.
+const TIMES: usize = 12;
 
 /// Waits until a run has kept something.
 async fn has_kept(output: &Path, child: &mut Child, parts: usize) -> Result<()> {
@@ -53,7 +57,7 @@ async fn a_killed_run_is_resumed_and_its_output_is_that_of_an_undisturbed_one() 
         home.path().join("calm.csv"),
         home.path().join("harried.csv"),
     );
-    table(&input, 6)?;
+    table(&input, TIMES)?;
     let stack = stack(2).await?;
     succeed(score(&stack, &input, &calm, &CHUNKS)?).await?;
     for parts in [1, 2, 3] {
@@ -80,7 +84,7 @@ async fn a_server_that_crashes_in_mid_run_is_waited_for() -> Result<()> {
         home.path().join("calm.csv"),
         home.path().join("harried.csv"),
     );
-    table(&input, 4)?;
+    table(&input, TIMES)?;
     let stack = stack(1).await?;
     succeed(score(&stack, &input, &calm, &CHUNKS)?).await?;
     let mut child = begin(&stack, &input, &harried, 1).await?;
@@ -100,7 +104,7 @@ async fn a_server_that_crashes_in_mid_run_is_waited_for() -> Result<()> {
 async fn an_interrupted_run_keeps_what_is_in_flight_and_says_how_to_go_on() -> Result<()> {
     let home = tempfile::tempdir()?;
     let (input, output) = (home.path().join("rows.csv"), home.path().join("out.csv"));
-    table(&input, 2)?;
+    table(&input, TIMES)?;
     let stack = stack(1).await?;
     let more = [&CHUNKS[..], &SLOWLY].concat();
     let mut command = score(&stack, &input, &output, &more)?;
@@ -124,7 +128,7 @@ async fn an_interrupted_run_keeps_what_is_in_flight_and_says_how_to_go_on() -> R
     );
     let more = [&CHUNKS[..], &["--resume"]].concat();
     succeed(score(&stack, &input, &output, &more)?).await?;
-    assert_eq!(super::rows(&output)?.1.len(), 1_200);
+    assert_eq!(super::rows(&output)?.1.len(), 600 * TIMES);
     Ok(stack.stop().await?)
 }
 
@@ -132,12 +136,12 @@ async fn an_interrupted_run_keeps_what_is_in_flight_and_says_how_to_go_on() -> R
 async fn a_run_over_another_input_is_refused_with_what_differs() -> Result<()> {
     let home = tempfile::tempdir()?;
     let (input, output) = (home.path().join("rows.csv"), home.path().join("out.csv"));
-    table(&input, 2)?;
+    table(&input, TIMES)?;
     let stack = stack(1).await?;
     let mut child = begin(&stack, &input, &output, 1).await?;
     child.kill()?;
     child.wait()?;
-    table(&input, 3)?;
+    table(&input, TIMES + 1)?;
     let more = [&CHUNKS[..], &["--resume"]].concat();
     let (code, said) = finish(score(&stack, &input, &output, &more)?).await?;
     assert_eq!(code, Some(1));
@@ -145,6 +149,6 @@ async fn a_run_over_another_input_is_refused_with_what_differs() -> Result<()> {
     assert!(said.contains("--restart"), "{said}");
     let more = [&CHUNKS[..], &["--restart"]].concat();
     succeed(score(&stack, &input, &output, &more)?).await?;
-    assert_eq!(super::rows(&output)?.1.len(), 1_800);
+    assert_eq!(super::rows(&output)?.1.len(), 600 * (TIMES + 1));
     Ok(stack.stop().await?)
 }

@@ -26,6 +26,9 @@ use crate::size::ByteSize;
 /// Chunks read ahead of what is sent.
 const READ_AHEAD: usize = 2;
 
+/// Chunks that are sent before any has come back.
+const FIRST: usize = 8;
+
 /// How a run is to go.
 #[derive(Debug)]
 pub(super) struct Terms {
@@ -52,6 +55,8 @@ pub(super) struct Line<'a> {
     next: u64,
     /// Bytes of what is in flight or back.
     held: usize,
+    /// Chunks that came back.
+    came_back: usize,
     /// Rows read, those of before included.
     rows_read: u64,
     last_failure: String,
@@ -93,6 +98,7 @@ impl<'a> Line<'a> {
             back: BTreeMap::new(),
             next: 0,
             held: 0,
+            came_back: 0,
             rows_read: rows,
             last_failure: String::new(),
             throughput: Throughput::new(),
@@ -139,8 +145,7 @@ impl<'a> Line<'a> {
         let mut stopped = false;
         let mut flights: JoinSet<Result<Back, ScoreError>> = JoinSet::new();
         loop {
-            let has_room =
-                self.held < usize::try_from(self.terms.window.as_u64()).unwrap_or(usize::MAX);
+            let has_room = self.has_room(flights.len());
             let pause = self.pause();
             tokio::select! {
                 biased;
@@ -160,6 +165,13 @@ impl<'a> Line<'a> {
                 else => return Ok(stopped),
             }
         }
+    }
+
+    /// One more chunk is let out for each that came back, until the window is full: a worker that is handed all
+    /// of it at once has its connection full of it, and calls of others wait behind.
+    fn has_room(&self, in_flight: usize) -> bool {
+        let window = usize::try_from(self.terms.window.as_u64()).unwrap_or(usize::MAX);
+        self.held < window && in_flight < FIRST + self.came_back
     }
 
     fn pause(&self) -> Duration {
@@ -225,6 +237,7 @@ impl<'a> Line<'a> {
             bytes,
             last_failure,
         } = back;
+        self.came_back += 1;
         if let Some(pace) = &mut self.terms.pace {
             pace.spend(scored.compute);
         }
