@@ -177,7 +177,7 @@ def compare_engine(folder, _):
 
 def compare_workers(folder, _):
     benchmark_models(folder)
-    for model, rows in (("mlp", 100_000), ("bert", 400)):
+    for model, rows in (("bert", 400), ("mlp", 100_000)):
         source, ratios = rows_for(folder, model, rows), []
         for _ in range(ROUNDS):
             each = {}
