@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use inferq_schemas::{
     CacheUse, ErrorCode, Failure, InferRequest, Inputs, JobId, Lane, ModelName, ResponseParameters,
@@ -259,23 +258,24 @@ fn says_something(outcome: &Outcome) -> bool {
 
 /// The rows before and from `middle` on.
 fn halves(inputs: &[Tensor], middle: usize) -> (Vec<Tensor>, Vec<Tensor>) {
-    let part = |tensor: &Tensor, rows: Range<usize>| {
+    let rows = inputs.first().map_or(0, Tensor::rows);
+    (rows_of(inputs, 0..middle), rows_of(inputs, middle..rows))
+}
+
+/// These rows of each tensor; all of them have so many.
+pub(super) fn rows_of(tensors: &[Tensor], rows: Range<usize>) -> Vec<Tensor> {
+    let part = |tensor: &Tensor| {
         let pieces = tensor.split_rows();
-        let pieces: Vec<Bytes> = pieces[rows.clone()].to_vec();
         let mut shape = tensor.shape.clone();
         shape[0] = rows.len();
         Tensor {
             name: tensor.name.clone(),
             datatype: tensor.datatype,
             shape,
-            data: pieces.concat().into(),
+            data: pieces[rows.clone()].concat().into(),
         }
     };
-    let first = inputs.iter().map(|tensor| part(tensor, 0..middle));
-    let second = inputs
-        .iter()
-        .map(|tensor| part(tensor, middle..tensor.rows()));
-    (first.collect(), second.collect())
+    tensors.iter().map(part).collect()
 }
 
 #[cfg(test)]

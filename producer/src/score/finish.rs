@@ -27,9 +27,9 @@ pub(super) struct Finished {
 
 /// Writes the output of a run whose chunks are all there, and removes the run.
 pub(super) fn finish(folder: RunFolder, place: &Place) -> Result<Finished, ScoreError> {
-    let errors: u64 = folder.parts().map(|part| part.errors).sum();
+    let total = folder.total();
     let errors_at = match &place.errors {
-        Some(path) if errors > 0 => {
+        Some(path) if total.errors > 0 => {
             write_errors(&folder, path)?;
             Some(path.clone())
         }
@@ -46,11 +46,11 @@ pub(super) fn finish(folder: RunFolder, place: &Place) -> Result<Finished, Score
         errors_at,
         device: folder.manifest().device.clone(),
         chunk_rows: folder.manifest().chunk_rows,
-        chunks: folder.parts().map(|part| part.chunks.len() as u64).sum(),
-        rows: folder.parts().map(|part| part.rows).sum(),
-        errors,
-        compute: Duration::from_micros(folder.parts().map(|part| part.compute_us).sum()),
-        cache_hits: folder.parts().map(|part| part.cache_hits).sum(),
+        chunks: total.chunks.len() as u64,
+        rows: total.rows,
+        errors: total.errors,
+        compute: Duration::from_micros(total.compute_us),
+        cache_hits: total.cache_hits,
         look,
     };
     folder.remove()?;

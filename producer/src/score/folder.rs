@@ -132,9 +132,17 @@ impl RunFolder {
         &self.manifest
     }
 
-    /// What each part says, in the order in which they were written.
-    pub(super) fn parts(&self) -> impl Iterator<Item = &About> {
-        self.parts.values()
+    /// What all parts together hold, in the order in which they were written.
+    pub(super) fn total(&self) -> About {
+        let mut total = About::default();
+        for part in self.parts.values() {
+            total.chunks.extend(&part.chunks);
+            total.errors += part.errors;
+            total.compute_us += part.compute_us;
+            total.cache_hits += part.cache_hits;
+            total.rows += part.rows;
+        }
+        total
     }
 
     /// Keeps finished chunks for good: after this they are never computed again.
@@ -378,11 +386,7 @@ mod tests {
             .commit(about(&[2], 0), &[batch(&[4])], &[])
             .expect("written");
         assert_eq!(values(&folder), [1, 2, 3, 4]);
-        let chunks: Vec<u64> = folder
-            .parts()
-            .flat_map(|part| part.chunks.clone())
-            .collect();
-        assert_eq!(chunks, [0, 1, 2]);
+        assert_eq!(folder.total().chunks, [0, 1, 2]);
         let mut errors = Vec::new();
         folder.copy_errors(&mut errors).expect("readable");
         assert_eq!(errors, b"{\"row\":1}\n");

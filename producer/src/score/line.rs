@@ -76,30 +76,25 @@ impl<'a> Line<'a> {
         folder: &RunFolder,
         progress: &'a watch::Sender<Progress>,
     ) -> Self {
-        let rows: u64 = folder.parts().map(|part| part.rows).sum();
-        let compute_us = folder.parts().map(|part| part.compute_us).sum();
+        let before = folder.total();
         progress.send_replace(Progress {
             phase: Phase::Scoring,
-            rows,
-            rows_before: rows,
-            errors: folder.parts().map(|part| part.errors).sum(),
-            compute: Duration::from_micros(compute_us),
-            cache_hits: folder.parts().map(|part| part.cache_hits).sum(),
+            rows: before.rows,
+            rows_before: before.rows,
+            errors: before.errors,
+            compute: Duration::from_micros(before.compute_us),
+            cache_hits: before.cache_hits,
             ..Progress::default()
         });
         Self {
             terms,
             progress,
-            done: folder
-                .parts()
-                .flat_map(|part| &part.chunks)
-                .copied()
-                .collect(),
+            done: before.chunks.into_iter().collect(),
             back: BTreeMap::new(),
             next: 0,
             held: 0,
             came_back: 0,
-            rows_read: rows,
+            rows_read: before.rows,
             last_failure: String::new(),
             throughput: Throughput::new(),
         }
@@ -127,7 +122,7 @@ impl<'a> Line<'a> {
             .map_err(|_| ScoreError::Panicked("the thread that reads the input"))?;
         if stopped {
             return Err(ScoreError::Stopped {
-                rows: folder.parts().map(|part| part.rows).sum(),
+                rows: folder.total().rows,
             });
         }
         let rows = self.progress.borrow().rows - self.progress.borrow().rows_before;

@@ -3,6 +3,7 @@
 use inferq_schemas::Tensor;
 
 use super::{
+    chunks::rows_of,
     columns::Mapping,
     error::ScoreError,
     fingerprint::{FileIdentity, Fingerprint},
@@ -77,30 +78,11 @@ pub(super) fn prepare(options: &ScoreOptions, served: &Served) -> Result<Prepare
         input: identities,
     };
     Ok(Prepared {
-        tried: first_rows(&mapped.tensors, rows),
+        tried: rows_of(&mapped.tensors, 0..rows.min(mapped.rows.len())),
         notes: vec![note.to_string()],
         fingerprint,
         mapping,
         kept,
         reader,
     })
-}
-
-/// The first `rows` rows of each tensor, or all of fewer.
-fn first_rows(tensors: &[Tensor], rows: usize) -> Vec<Tensor> {
-    let first = |tensor: &Tensor| {
-        let mut shape = tensor.shape.clone();
-        let pieces = tensor.split_rows();
-        let pieces = &pieces[..rows.min(pieces.len())];
-        if let Some(axis) = shape.first_mut() {
-            *axis = pieces.len();
-        }
-        Tensor {
-            name: tensor.name.clone(),
-            datatype: tensor.datatype,
-            shape,
-            data: pieces.concat().into(),
-        }
-    };
-    tensors.iter().map(first).collect()
 }

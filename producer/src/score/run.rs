@@ -121,8 +121,8 @@ impl Score {
             })?,
         };
         // What the probe found is found again where its rows are.
-        let before: u64 = folder.parts().map(|part| part.errors).sum();
-        chunks.failed.store(before, Ordering::Relaxed);
+        let before = folder.total();
+        chunks.failed.store(before.errors, Ordering::Relaxed);
         let line = Line::new(
             Terms {
                 chunks,
@@ -143,11 +143,7 @@ impl Score {
             mapping: prepared.mapping,
             kept: prepared.kept,
             chunk_rows: folder.manifest().chunk_rows,
-            done: folder
-                .parts()
-                .flat_map(|part| &part.chunks)
-                .copied()
-                .collect(),
+            done: before.chunks.into_iter().collect(),
         };
         let (folder, throughput) = line.run(intake, folder, self.stop.subscribe()).await?;
         self.progress
