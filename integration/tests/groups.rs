@@ -1,5 +1,7 @@
 //! Queue groups are left without losing a request, however many are on their way.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use async_nats::Client as Nats;
 use inferq::stack::{Stack, StackOptions};
@@ -7,6 +9,7 @@ use inferq_integration::{PATIENCE, models_folder, start};
 use inferq_schemas::Subjects;
 use inferq_worker::ledger::Ledger;
 use inferq_worker::pull::micro::Member;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +19,9 @@ const LAST: &str = "last request";
 const TIMES: usize = 40;
 /// Requests that are read in between.
 const READ: usize = 200;
+/// Requests on their way at once. More than leaving the group without care loses in one test, and few
+/// enough that the server cuts off no reader for being slow.
+const ON_THE_WAY: usize = 20_000;
 
 async fn server_alone() -> Result<Stack> {
     start(StackOptions {
@@ -31,11 +37,16 @@ async fn connected(stack: &Stack) -> Result<Nats> {
     Ok(options.connect(stack.nats_url()).await?)
 }
 
-/// Publishes as fast as the server takes it, over a connection of its own, until `over`; how many.
-fn flood(nats: Nats, over: CancellationToken) -> JoinHandle<Result<u64>> {
+/// Publishes over a connection of its own, until `over`, as fast as there is `room`; how many.
+fn flood(nats: Nats, room: Arc<Semaphore>, over: CancellationToken) -> JoinHandle<Result<u64>> {
     tokio::spawn(async move {
         let mut published = 0;
-        while !over.is_cancelled() {
+        loop {
+            let room = tokio::select! {
+                () = over.cancelled() => break,
+                room = room.acquire() => room?,
+            };
+            room.forget();
             nats.publish(SUBJECT, "request".into()).await?;
             published += 1;
         }
@@ -53,6 +64,11 @@ async fn who_leaves_a_queue_group_in_a_flood_hears_all_that_it_was_picked_for() 
     let ledger = Ledger::new(nats.clone(), Subjects::default());
     let mut goes = Member::join(&nats, SUBJECT.to_owned()).await?;
     ledger.barrier().await?;
+    let (room, over) = (
+        Arc::new(Semaphore::new(ON_THE_WAY)),
+        CancellationToken::new(),
+    );
+    let more = room.clone();
     let rest = tokio::spawn(async move {
         let mut heard: u64 = 0;
         while let Some(request) = stays.next().await {
@@ -60,20 +76,25 @@ async fn who_leaves_a_queue_group_in_a_flood_hears_all_that_it_was_picked_for() 
                 break;
             }
             heard += 1;
+            more.add_permits(1);
         }
         heard
     });
-    let over = CancellationToken::new();
-    let flooding = flood(connected(&stack).await?, over.clone());
+    let flooding = flood(connected(&stack).await?, room.clone(), over.clone());
     let mut heard: u64 = 0;
     for time in 1.. {
         for _ in 0..READ {
-            goes.next().await.context("the connection closed")?;
+            let next = tokio::time::timeout(PATIENCE, goes.next()).await;
+            let next =
+                next.context("nothing comes any more: so many were lost that there is no room")?;
+            next.context("the connection closed")?;
             heard += 1;
+            room.add_permits(1);
         }
         let mut last = goes.leave(&ledger).await?;
         while last.next().await.is_some() {
             heard += 1;
+            room.add_permits(1);
         }
         if time == TIMES {
             break;
