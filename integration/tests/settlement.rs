@@ -14,6 +14,7 @@ use futures::StreamExt;
 use inferq::stack::{Stack, StackOptions};
 use inferq::{ModelName, Status};
 use inferq_integration::{PATIENCE, messages_in, plain, start, wait_until_empty};
+use inferq_schemas::subjects::Lane;
 use inferq_schemas::{ErrorCode, Failure, Limits, ReplyPrefixes, Subjects};
 use inferq_worker::admit::Admission;
 use inferq_worker::cancel::InHand;
@@ -65,7 +66,7 @@ impl Hand {
         };
         let room = Room::new(
             RoomLimits {
-                jobs: 8,
+                rows: 8,
                 bytes: 1 << 20,
             },
             metrics,
@@ -107,7 +108,7 @@ impl Hand {
         };
         let model = ModelName::new("digits")?;
         let (job, problems) = self.admission.identify(Delivery {
-            hold: self.room.enter(&model, Way::Queue, 0, None),
+            hold: self.room.enter(&model, Way::Queue(Lane::Normal), 0, None),
             origin: Origin::Queue(queued),
             model,
             lane: inferq::Lane::Normal,

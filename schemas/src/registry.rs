@@ -103,10 +103,10 @@ pub struct WorkerRecord {
     pub http: Option<String>,
     /// Threads that run models.
     pub executors: u32,
-    /// Jobs it has room for in all.
-    pub room_jobs: u64,
-    /// Jobs it has room for now.
-    pub free_jobs: u64,
+    /// Rows it has room for in all.
+    pub room_rows: u64,
+    /// Rows it has room for now.
+    pub free_rows: u64,
     /// Jobs it has settled since it started.
     pub jobs_done: u64,
     /// What it serves.
@@ -136,8 +136,8 @@ mod tests {
             state: WorkerState::Ready,
             http: None,
             executors: 2,
-            room_jobs: 128,
-            free_jobs: 64,
+            room_rows: 128,
+            free_rows: 64,
             jobs_done: 0,
             models: vec![ServedModel {
                 name: ModelName::new("digits").expect("a good name"),

@@ -207,7 +207,10 @@ impl Admission {
     /// Step 8: the inputs of a job that is run, and what it asks beside them.
     async fn take(&self, job: &mut Job, version: &Version) -> Result<(Vec<Tensor>, Ask), JobError> {
         let body = self.body(job).await?;
-        self.decode(&body, job.content_type, version)
+        let (inputs, ask) = self.decode(&body, job.content_type, version)?;
+        let by_row = inputs.first().filter(|_| version.batching.is_ok());
+        job.hold.weigh(by_row.map_or(1, Tensor::rows));
+        Ok((inputs, ask))
     }
 
     fn decode(

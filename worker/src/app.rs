@@ -136,7 +136,7 @@ impl Worker {
     async fn start(&self) -> Result<(Stages, Room, Background)> {
         let executors = self.config.intake.executors.get();
         let limits = RoomLimits {
-            jobs: 2 * self.config.batch.max_batch_rows.get() * executors,
+            rows: 2 * self.config.batch.max_batch_rows.get() * executors,
             bytes: usize::try_from(self.config.intake.max_inflight_bytes.0).unwrap_or(usize::MAX),
         };
         let room = Room::new(limits, self.metrics.clone());
@@ -153,11 +153,11 @@ impl Worker {
         let ended = CancellationToken::new();
 
         // Room bounds what is inside, so no channel needs to be longer than the room.
-        let (deliveries_in, deliveries) = mpsc::channel(limits.jobs);
-        let (admitted_in, admitted) = mpsc::channel(limits.jobs);
-        let (work_in, work) = mpsc::channel(limits.jobs);
+        let (deliveries_in, deliveries) = mpsc::channel(limits.rows);
+        let (admitted_in, admitted) = mpsc::channel(limits.rows);
+        let (work_in, work) = mpsc::channel(limits.rows);
         let (idle_in, idle) = mpsc::channel(executors);
-        let (finished_in, finished) = mpsc::channel(limits.jobs);
+        let (finished_in, finished) = mpsc::channel(limits.rows);
 
         let mut stages = Stages::new();
         let puller = Puller {

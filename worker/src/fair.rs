@@ -1,6 +1,6 @@
 //! Fair shares by stride scheduling: whoever has had least for its weight is next.
 //!
-//! Used twice: `pull` shares room between models and lanes by messages, `batch` shares executors
+//! Used twice: `pull` shares room between models and lanes by rows, `batch` shares executors
 //! between models by measured microseconds.
 
 use std::collections::HashMap;

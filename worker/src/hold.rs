@@ -7,31 +7,50 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use inferq_schemas::subjects::ModelName;
+use inferq_schemas::subjects::{Lane, ModelName};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::hold::reserve::Line;
-use crate::hold::shares::Shares;
+use crate::hold::rows::{PARTS, Usual};
+use crate::hold::shares::{Kind, Shares};
 use crate::metrics::Metrics;
 
 mod promise;
 mod reserve;
+mod rows;
 mod shares;
 
 pub use promise::Promise;
-pub use shares::Way;
 
 /// For how long a call that found no room stands for others that would find none.
 const CALLS_WAIT: Duration = Duration::from_secs(1);
 /// For how long what is known of the queues is taken to be true. It is said again long before.
 const QUEUES_HOLD: Duration = Duration::from_secs(60);
 
+/// By which way a delivery comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It is pulled from the queue of this lane.
+    Queue(Lane),
+    /// It is a plain request, which comes unasked.
+    Call,
+}
+
+impl Way {
+    fn kind(self) -> Kind {
+        match self {
+            Way::Queue(_) => Kind::Queue,
+            Way::Call => Kind::Call,
+        }
+    }
+}
+
 /// How much a worker takes in before it settles something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoomLimits {
-    /// Most deliveries held.
-    pub jobs: usize,
+    /// Most rows held; `hold/rows.rs` says how those of a delivery are counted.
+    pub rows: usize,
     /// Most bytes of bodies held.
     pub bytes: usize,
 }
@@ -57,11 +76,14 @@ struct Held {
     /// While a suspect is here nothing else comes in.
     shut: bool,
     jobs: usize,
+    /// Those of all jobs together.
+    places: usize,
     bytes: usize,
     /// What pulls under way may bring.
     promised_places: usize,
     promised_bytes: usize,
     shares: Shares,
+    usual: Usual,
     leases: HashMap<u64, Lease>,
     line: Line,
 }
@@ -100,9 +122,21 @@ impl Room {
         self.shared.limits
     }
 
-    /// Deliveries it can take now beside those that pulls may bring; none while it is shut.
-    pub fn free_jobs(&self) -> usize {
-        self.shared.free_jobs(&self.shared.lock())
+    /// Rows it can take now beside those that pulls may bring; none while it is shut.
+    pub fn free_rows(&self) -> usize {
+        self.shared.free_rows(&self.shared.lock())
+    }
+
+    /// The part of them that pulls may ask for: the rest is for calls, which come unasked.
+    pub fn free_for_queues(&self) -> usize {
+        self.free_rows()
+            .saturating_sub(self.shared.limits.rows / PARTS)
+    }
+
+    /// Places that the next delivery from this queue is likely to take.
+    pub fn usual_places(&self, model: &ModelName, lane: Lane) -> usize {
+        let usual = &self.shared.lock().usual;
+        usual.places(model, Way::Queue(lane), self.shared.limits.rows)
     }
 
     /// Deliveries it holds.
@@ -136,15 +170,15 @@ impl Room {
         let mut held = self.shared.lock();
         held.shares.forget_queues(now);
         for model in models {
-            held.shares.wants(model, Way::Queue, now + QUEUES_HOLD);
+            held.shares.wants(model, Kind::Queue, now + QUEUES_HOLD);
         }
     }
 
     /// Places that pulls for `model` may still take of its share, whether they are free or not.
     pub fn open_to_queue(&self, model: &ModelName) -> usize {
-        let (total, now) = (self.shared.limits.jobs, Instant::now());
+        let (total, now) = (self.shared.limits.rows, Instant::now());
         let held = self.shared.lock();
-        held.shares.open(total, model, Way::Queue, now).places
+        held.shares.open(total, model, Kind::Queue, now).places
     }
 
     /// What there is for calls of `model`.
@@ -153,8 +187,8 @@ impl Room {
         let held = self.shared.lock();
         let open = held
             .shares
-            .open(self.shared.limits.jobs, model, Way::Call, now);
-        let places = open.places.min(self.shared.free_jobs(&held));
+            .open(self.shared.limits.rows, model, Kind::Call, now);
+        let places = open.places.min(self.shared.free_rows(&held));
         CallRoom {
             is_open: places > 0 && self.shared.free_bytes(&held) > 0,
             below_half: places * 2 > open.of && held.bytes < self.shared.limits.bytes.div_ceil(2),
@@ -167,10 +201,10 @@ impl Room {
         let mut held = self.shared.lock();
         let open = held
             .shares
-            .open(self.shared.limits.jobs, model, Way::Call, now);
-        let places = open.places.min(self.shared.free_jobs(&held));
+            .open(self.shared.limits.rows, model, Kind::Call, now);
+        let places = open.places.min(self.shared.free_rows(&held));
         if places == 0 || bytes > self.shared.free_bytes(&held) {
-            held.shares.wants(model, Way::Call, now + CALLS_WAIT);
+            held.shares.wants(model, Kind::Call, now + CALLS_WAIT);
             return None;
         }
         Some(self.admit(held, (model, Way::Call), bytes, None))
@@ -179,7 +213,7 @@ impl Room {
     /// Calls of `model` are not even heard for want of room: pulls make some.
     pub fn calls_wait(&self, model: &ModelName) {
         let until = Instant::now() + CALLS_WAIT;
-        self.shared.lock().shares.wants(model, Way::Call, until);
+        self.shared.lock().shares.wants(model, Kind::Call, until);
     }
 
     /// Takes a delivery in, full or not: what has arrived must be held. `renewal` is there if it can
@@ -203,9 +237,11 @@ impl Room {
     ) -> Hold {
         held.next += 1;
         let id = held.next;
+        let places = held.usual.places(model, way, self.shared.limits.rows);
         held.jobs += 1;
+        held.places += places;
         held.bytes += bytes;
-        held.shares.take(model, way, 1);
+        held.shares.take(model, way.kind(), places);
         if let Some(renewal) = renewal {
             let renewed = Instant::now();
             held.leases.insert(id, Lease { renewal, renewed });
@@ -217,6 +253,7 @@ impl Room {
             id,
             model: model.clone(),
             way,
+            places,
             bytes,
         }
     }
@@ -262,12 +299,12 @@ pub struct CallRoom {
 }
 
 impl Shared {
-    fn free_jobs(&self, held: &Held) -> usize {
+    fn free_rows(&self, held: &Held) -> usize {
         if held.shut {
             return 0;
         }
-        let taken = held.jobs + held.promised_places;
-        self.limits.jobs.saturating_sub(taken)
+        let taken = held.places + held.promised_places;
+        self.limits.rows.saturating_sub(taken)
     }
 
     fn free_bytes(&self, held: &Held) -> usize {
@@ -292,6 +329,7 @@ pub struct Hold {
     id: u64,
     model: ModelName,
     way: Way,
+    places: usize,
     bytes: usize,
 }
 
@@ -308,9 +346,11 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let mut held = self.room.lock();
         held.jobs -= 1;
+        held.places -= self.places;
         held.bytes -= self.bytes;
         held.leases.remove(&self.id);
-        held.shares.give_back(&self.model, self.way, 1);
+        held.shares
+            .give_back(&self.model, self.way.kind(), self.places);
         self.room.report(&held);
         drop(held);
         self.room.changed.notify_one();
@@ -325,7 +365,7 @@ mod tests {
     fn room() -> Room {
         Room::new(
             RoomLimits {
-                jobs: 2,
+                rows: 2,
                 bytes: 100,
             },
             Metrics::new(),
@@ -347,10 +387,10 @@ mod tests {
     async fn a_dropped_hold_gives_back_all_it_took() {
         let room = room();
         let open = || room.open_to_queue(&model());
-        let hold = room.enter(&model(), Way::Queue, 60, Some(renewal()));
-        assert_eq!((room.free_jobs(), room.free_bytes(), open()), (1, 40, 1));
+        let hold = room.enter(&model(), Way::Queue(Lane::Normal), 60, Some(renewal()));
+        assert_eq!((room.free_rows(), room.free_bytes(), open()), (1, 40, 1));
         drop(hold);
-        assert_eq!((room.free_jobs(), room.free_bytes(), open()), (2, 100, 2));
+        assert_eq!((room.free_rows(), room.free_bytes(), open()), (2, 100, 2));
         assert!(room.unsettled().is_empty());
         room.changed().await;
     }
@@ -359,26 +399,26 @@ mod tests {
     async fn an_overfull_room_has_no_room() {
         let room = room();
         let _holds: Vec<Hold> = (0..3)
-            .map(|_| room.enter(&model(), Way::Queue, 60, None))
+            .map(|_| room.enter(&model(), Way::Queue(Lane::Normal), 60, None))
             .collect();
-        assert_eq!((room.free_jobs(), room.free_bytes()), (0, 0));
+        assert_eq!((room.free_rows(), room.free_bytes()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_shut_room_keeps_what_it_holds_and_offers_nothing() {
         let room = room();
-        let _hold = room.enter(&model(), Way::Queue, 60, None);
+        let _hold = room.enter(&model(), Way::Queue(Lane::Normal), 60, None);
         room.shut();
-        assert_eq!((room.free_jobs(), room.held_jobs()), (0, 1));
+        assert_eq!((room.free_rows(), room.held_jobs()), (0, 1));
         room.open();
-        assert_eq!(room.free_jobs(), 1);
+        assert_eq!(room.free_rows(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_finds_no_room_makes_pulls_leave_it_half() {
         let room = room();
-        let first = room.enter(&model(), Way::Queue, 1, None);
-        let _second = room.enter(&model(), Way::Queue, 1, None);
+        let first = room.enter(&model(), Way::Queue(Lane::Normal), 1, None);
+        let _second = room.enter(&model(), Way::Queue(Lane::Normal), 1, None);
         assert!(room.try_call(&model(), 1).is_none());
         drop(first);
         assert_eq!(room.open_to_queue(&model()), 0);
@@ -399,7 +439,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_too_large_for_the_free_bytes_is_turned_away() {
         let room = room();
-        let _hold = room.enter(&model(), Way::Queue, 60, None);
+        let _hold = room.enter(&model(), Way::Queue(Lane::Normal), 60, None);
         assert!(room.try_call(&model(), 41).is_none());
         assert!(room.try_call(&model(), 40).is_some());
     }
@@ -407,7 +447,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn progress_is_due_once_per_interval() {
         let room = room();
-        let _hold = room.enter(&model(), Way::Queue, 1, Some(renewal()));
+        let _hold = room.enter(&model(), Way::Queue(Lane::Normal), 1, Some(renewal()));
         assert!(room.due_for_progress().is_empty());
         tokio::time::advance(renewal().every).await;
         assert_eq!(room.due_for_progress(), ["ack"]);

@@ -285,7 +285,9 @@ impl Puller {
         let renewal = queued.ack.clone().map(|ack| Renewal { ack, every });
         // Taken in before its promise is given back, so that nobody else is promised the same.
         let model = &subject.model;
-        let hold = self.room.enter(model, Way::Queue, payload.len(), renewal);
+        let hold = self
+            .room
+            .enter(model, Way::Queue(subject.lane), payload.len(), renewal);
         if let Some(source) = source {
             let arrival = Arrival {
                 pending,

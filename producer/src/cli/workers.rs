@@ -66,7 +66,7 @@ fn row(worker: &WorkerRecord, now: Duration, output: &Output) -> Vec<String> {
         format!("{}:{}", worker.host, worker.pid),
         state,
         models(worker),
-        format!("{}/{}", worker.free_jobs, worker.room_jobs),
+        format!("{}/{}", worker.free_rows, worker.room_rows),
         worker.jobs_done.to_string(),
         seconds(age),
         format!("{} ago", seconds(seen)),
@@ -105,8 +105,8 @@ mod tests {
     fn worker(refused: Option<&str>) -> WorkerRecord {
         serde_json::from_value(json!({
             "id": "w", "host": "h", "pid": 1, "program_version": "0", "started_unix_ms": 1_000,
-            "seen_unix_ms": 61_000, "ready": true, "state": "ready", "executors": 1, "room_jobs": 8,
-            "free_jobs": 5, "jobs_done": 7, "models": [{"name": "m", "versions": [], "digests": {},
+            "seen_unix_ms": 61_000, "ready": true, "state": "ready", "executors": 1, "room_rows": 8,
+            "free_rows": 5, "jobs_done": 7, "models": [{"name": "m", "versions": [], "digests": {},
             "batching": refused.is_none(), "batching_refused": refused, "inputs": [], "outputs": []}],
         }))
         .expect("a complete record")

@@ -129,8 +129,8 @@ mod tests {
             .collect();
         serde_json::from_value(json!({
             "id": "w", "host": "h", "pid": 1, "program_version": "0", "started_unix_ms": 1,
-            "seen_unix_ms": 1, "ready": true, "state": "ready", "executors": 2, "room_jobs": 1,
-            "free_jobs": 1, "jobs_done": 0, "models": [{"name": "m", "versions": versions,
+            "seen_unix_ms": 1, "ready": true, "state": "ready", "executors": 2, "room_rows": 1,
+            "free_rows": 1, "jobs_done": 0, "models": [{"name": "m", "versions": versions,
             "digests": digests, "batching": true, "outputs": [], "columns": {"x": ["a", "b"]},
             "inputs": [{"name": "x", "datatype": "FP32", "shape": [first_axis, 2]}]}],
         }))

@@ -77,8 +77,8 @@ mod tests {
         let served = |name: &&str| json!({"name": name, "versions": [], "digests": {}, "batching": true, "inputs": [], "outputs": []});
         serde_json::from_value(json!({
             "id": "worker-1", "host": "h", "pid": pid, "program_version": "0", "started_unix_ms": 0,
-            "seen_unix_ms": 0, "ready": ready, "state": "starting", "executors": 1, "room_jobs": 1,
-            "free_jobs": 1, "jobs_done": 0, "models": models.iter().map(served).collect::<Vec<_>>(),
+            "seen_unix_ms": 0, "ready": ready, "state": "starting", "executors": 1, "room_rows": 1,
+            "free_rows": 1, "jobs_done": 0, "models": models.iter().map(served).collect::<Vec<_>>(),
         }))
         .expect("a complete record")
     }

@@ -46,8 +46,8 @@ impl Status {
             state,
             http: self.http.clone(),
             executors: u32::try_from(self.executors).unwrap_or(u32::MAX),
-            room_jobs: self.room.limits().jobs as u64,
-            free_jobs: self.room.free_jobs() as u64,
+            room_rows: self.room.limits().rows as u64,
+            free_rows: self.room.free_rows() as u64,
             jobs_done: self.jobs_done.load(Ordering::Relaxed),
             models,
         }

@@ -78,7 +78,12 @@ fn finish(swept: SweptJob, admission: &Admission, settler: &Settler, room: &Room
         recorded: swept.subject.kind == QueueKind::Job,
     };
     let (job, _) = admission.identify(Delivery {
-        hold: room.enter(&swept.subject.model, Way::Queue, swept.body.len(), None),
+        hold: room.enter(
+            &swept.subject.model,
+            Way::Queue(swept.subject.lane),
+            swept.body.len(),
+            None,
+        ),
         origin: Origin::Queue(queued),
         model: swept.subject.model,
         lane: swept.subject.lane,

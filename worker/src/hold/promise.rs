@@ -3,30 +3,39 @@
 
 use std::sync::Arc;
 
-use inferq_schemas::subjects::ModelName;
+use inferq_schemas::subjects::{Lane, ModelName};
 
-use super::{Room, Shared};
-use crate::hold::shares::Way;
+use super::{Room, Shared, Way};
+use crate::hold::shares::Kind;
 
 /// So many of the largest messages a room has to hold before one of them is kept for calls.
 const ENOUGH_FOR_CALLS: usize = 4;
 
 impl Room {
-    /// Takes `places` for `model` and `bytes` for a pull; `None` if so many bytes are not free.
+    /// Takes places for so many messages of a queue, and `bytes` for them all; `None` if those are not free.
     ///
     /// An empty room promises any number of bytes: whatever its limit, one message at a time gets in.
-    pub fn promise(&self, model: &ModelName, places: usize, bytes: usize) -> Option<Promise> {
+    pub fn promise(
+        &self,
+        model: &ModelName,
+        lane: Lane,
+        messages: usize,
+        bytes: usize,
+    ) -> Option<Promise> {
         let mut held = self.shared.lock();
         let is_empty = held.jobs == 0 && held.promised_bytes == 0 && held.line.bytes() == 0;
         if bytes > self.shared.free_bytes(&held) && !is_empty {
             return None;
         }
+        let each = (held.usual).places(model, Way::Queue(lane), self.shared.limits.rows);
+        let places = messages * each;
         held.promised_places += places;
         held.promised_bytes += bytes;
-        held.shares.take(model, Way::Queue, places);
+        held.shares.take(model, Kind::Queue, places);
         Some(Promise {
             room: self.shared.clone(),
             model: model.clone(),
+            each,
             places,
             bytes,
         })
@@ -52,6 +61,8 @@ impl Room {
 pub struct Promise {
     room: Arc<Shared>,
     model: ModelName,
+    /// Places for one message, and for all that have not come.
+    each: usize,
     places: usize,
     bytes: usize,
 }
@@ -59,14 +70,14 @@ pub struct Promise {
 impl Promise {
     /// A message of `bytes` has come and been taken in.
     pub fn fulfil(&mut self, bytes: usize) {
-        self.give_back(self.places.min(1), self.bytes.min(bytes));
+        self.give_back(self.places.min(self.each), self.bytes.min(bytes));
     }
 
     fn give_back(&mut self, places: usize, bytes: usize) {
         let mut held = self.room.lock();
         held.promised_places -= places;
         held.promised_bytes -= bytes;
-        held.shares.give_back(&self.model, Way::Queue, places);
+        held.shares.give_back(&self.model, Kind::Queue, places);
         drop(held);
         self.places -= places;
         self.bytes -= bytes;
@@ -88,7 +99,7 @@ mod tests {
 
     fn room() -> Room {
         let limits = RoomLimits {
-            jobs: 8,
+            rows: 8,
             bytes: 100,
         };
         Room::new(limits, Metrics::new())
@@ -99,39 +110,45 @@ mod tests {
     }
 
     fn enter(room: &Room, bytes: usize) -> crate::hold::Hold {
-        room.enter(&model(), Way::Queue, bytes, None)
+        room.enter(&model(), Way::Queue(Lane::Low), bytes, None)
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_pulls_may_bring_is_taken_until_it_has_come_or_they_end() {
         let room = room();
-        let mut promise = room.promise(&model(), 3, 60).expect("it is free");
-        assert_eq!((room.free_jobs(), room.free_bytes()), (5, 40));
+        let mut promise = room
+            .promise(&model(), Lane::Low, 3, 60)
+            .expect("it is free");
+        assert_eq!((room.free_rows(), room.free_bytes()), (5, 40));
         let hold = enter(&room, 20);
         promise.fulfil(20);
-        assert_eq!((room.free_jobs(), room.free_bytes()), (5, 40));
+        assert_eq!((room.free_rows(), room.free_bytes()), (5, 40));
         drop(promise);
-        assert_eq!((room.free_jobs(), room.free_bytes()), (7, 80));
+        assert_eq!((room.free_rows(), room.free_bytes()), (7, 80));
         drop(hold);
-        assert_eq!((room.free_jobs(), room.free_bytes()), (8, 100));
+        assert_eq!((room.free_rows(), room.free_bytes()), (8, 100));
     }
 
     #[tokio::test(start_paused = true)]
     async fn held_and_promised_bytes_never_exceed_the_limit_together() {
         let room = room();
         let _hold = enter(&room, 30);
-        let _first = room.promise(&model(), 0, 60).expect("it is free");
-        assert!(room.promise(&model(), 0, 11).is_none());
-        assert!(room.promise(&model(), 0, 10).is_some());
+        let _first = room
+            .promise(&model(), Lane::Low, 0, 60)
+            .expect("it is free");
+        assert!(room.promise(&model(), Lane::Low, 0, 11).is_none());
+        assert!(room.promise(&model(), Lane::Low, 0, 10).is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_empty_room_takes_one_message_of_any_size() {
         let room = room();
         assert_eq!(room.free_messages(1000), 1);
-        let promise = room.promise(&model(), 1, 1000).expect("it is empty");
+        let promise = room
+            .promise(&model(), Lane::Low, 1, 1000)
+            .expect("it is empty");
         assert_eq!(room.free_messages(1000), 0);
-        assert!(room.promise(&model(), 1, 1).is_none());
+        assert!(room.promise(&model(), Lane::Low, 1, 1).is_none());
         drop(promise);
         let _hold = enter(&room, 1);
         assert_eq!(room.free_messages(1000), 0);
@@ -141,7 +158,9 @@ mod tests {
     async fn pulls_leave_room_for_a_call() {
         let room = room();
         assert_eq!(room.free_messages(20), 4);
-        let _pulls = room.promise(&model(), 4, 80).expect("it is free");
+        let _pulls = room
+            .promise(&model(), Lane::Low, 4, 80)
+            .expect("it is free");
         assert_eq!(room.free_messages(20), 0);
         assert!(room.try_call(&model(), 20).is_some());
     }

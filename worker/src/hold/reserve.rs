@@ -98,14 +98,14 @@ impl Drop for Turn {
 mod tests {
     use std::time::Duration;
 
-    use inferq_schemas::subjects::ModelName;
+    use inferq_schemas::subjects::{Lane, ModelName};
 
     use crate::hold::{Hold, Room, RoomLimits, Way};
     use crate::metrics::Metrics;
 
     fn room() -> Room {
         let limits = RoomLimits {
-            jobs: 8,
+            rows: 8,
             bytes: 100,
         };
         Room::new(limits, Metrics::new())
@@ -113,7 +113,7 @@ mod tests {
 
     fn enter(room: &Room, bytes: usize) -> Hold {
         let model = ModelName::new("digits").expect("a valid name");
-        room.enter(&model, Way::Queue, bytes, None)
+        room.enter(&model, Way::Queue(Lane::Normal), bytes, None)
     }
 
     /// Whether room for `bytes` is given at once.

@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use inferq_schemas::subjects::ModelName;
 use tokio::time::Instant;
 
-/// By which way a delivery comes in.
+/// By which kind of way a delivery comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// It is pulled from a queue.
+pub(super) enum Kind {
+    /// It is pulled from one of the queues of its model.
     Queue,
     /// It is a plain request, which comes unasked.
     Call,
@@ -50,10 +50,10 @@ impl Claim {
 }
 
 impl Claims {
-    fn of(&mut self, way: Way) -> &mut Claim {
-        match way {
-            Way::Queue => &mut self.queue,
-            Way::Call => &mut self.call,
+    fn of(&mut self, kind: Kind) -> &mut Claim {
+        match kind {
+            Kind::Queue => &mut self.queue,
+            Kind::Call => &mut self.call,
         }
     }
 
@@ -64,16 +64,16 @@ impl Claims {
 
 impl Shares {
     /// `model` has so many more places.
-    pub(super) fn take(&mut self, model: &ModelName, way: Way, places: usize) {
+    pub(super) fn take(&mut self, model: &ModelName, kind: Kind, places: usize) {
         if places > 0 {
-            self.claims(model).of(way).taken += places;
+            self.claims(model).of(kind).taken += places;
         }
     }
 
     /// It has so many less.
-    pub(super) fn give_back(&mut self, model: &ModelName, way: Way, places: usize) {
+    pub(super) fn give_back(&mut self, model: &ModelName, kind: Kind, places: usize) {
         if let Some(claims) = self.models.get_mut(model) {
-            let claim = claims.of(way);
+            let claim = claims.of(kind);
             claim.taken = claim.taken.saturating_sub(places);
             let waits = claims.queue.waits_until.or(claims.call.waits_until);
             if claims.queue.taken + claims.call.taken == 0 && waits.is_none() {
@@ -83,8 +83,8 @@ impl Shares {
     }
 
     /// More of `model` waits for a place by this way, as far as is known until then.
-    pub(super) fn wants(&mut self, model: &ModelName, way: Way, until: Instant) {
-        self.claims(model).of(way).waits_until = Some(until);
+    pub(super) fn wants(&mut self, model: &ModelName, kind: Kind, until: Instant) {
+        self.claims(model).of(kind).waits_until = Some(until);
     }
 
     /// Forgets what was said to wait in queues, and what waits no longer elsewhere.
@@ -95,8 +95,8 @@ impl Shares {
         });
     }
 
-    /// What `model` may still take by `way` in a room of `total` places, whether they are free or not.
-    pub(super) fn open(&self, total: usize, model: &ModelName, way: Way, now: Instant) -> Open {
+    /// What `model` may still take by ways of this kind in a room of `total` places, whether they are free or not.
+    pub(super) fn open(&self, total: usize, model: &ModelName, kind: Kind, now: Instant) -> Open {
         let others = self
             .models
             .iter()
@@ -108,9 +108,9 @@ impl Shares {
                 of: share,
             };
         };
-        let (own, other) = match way {
-            Way::Queue => (&claims.queue, &claims.call),
-            Way::Call => (&claims.call, &claims.queue),
+        let (own, other) = match kind {
+            Kind::Queue => (&claims.queue, &claims.call),
+            Kind::Call => (&claims.call, &claims.queue),
         };
         let of = if other.has_work(now) {
             share.div_ceil(2)
@@ -146,66 +146,68 @@ mod tests {
         ModelName::new(name).expect("a valid name")
     }
 
-    fn places(shares: &Shares, name: &str, way: Way) -> usize {
-        shares.open(TOTAL, &model(name), way, Instant::now()).places
+    fn places(shares: &Shares, name: &str, kind: Kind) -> usize {
+        shares
+            .open(TOTAL, &model(name), kind, Instant::now())
+            .places
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_only_one_with_work_may_have_all_of_the_room() {
         let mut shares = Shares::default();
-        shares.take(&model("a"), Way::Queue, 10);
-        assert_eq!(places(&shares, "a", Way::Queue), 54);
+        shares.take(&model("a"), Kind::Queue, 10);
+        assert_eq!(places(&shares, "a", Kind::Queue), 54);
     }
 
     #[tokio::test(start_paused = true)]
     async fn models_with_work_have_equal_shares_and_those_without_none() {
         let mut shares = Shares::default();
-        shares.take(&model("flooded"), Way::Queue, 30);
-        shares.wants(&model("small"), Way::Queue, Instant::now() + SECOND);
-        assert_eq!(places(&shares, "flooded", Way::Queue), 2);
-        assert_eq!(places(&shares, "small", Way::Queue), 32);
+        shares.take(&model("flooded"), Kind::Queue, 30);
+        shares.wants(&model("small"), Kind::Queue, Instant::now() + SECOND);
+        assert_eq!(places(&shares, "flooded", Kind::Queue), 2);
+        assert_eq!(places(&shares, "small", Kind::Queue), 32);
         shares.forget_queues(Instant::now());
-        assert_eq!(places(&shares, "flooded", Way::Queue), 34);
+        assert_eq!(places(&shares, "flooded", Kind::Queue), 34);
     }
 
     #[tokio::test(start_paused = true)]
     async fn calls_and_jobs_of_a_model_have_half_of_its_share_each() {
         let mut shares = Shares::default();
-        shares.take(&model("a"), Way::Call, 64);
-        shares.wants(&model("a"), Way::Queue, Instant::now() + SECOND);
-        assert_eq!(places(&shares, "a", Way::Call), 0);
-        assert_eq!(places(&shares, "a", Way::Queue), 0, "the room is full");
-        shares.give_back(&model("a"), Way::Call, 20);
-        assert_eq!(places(&shares, "a", Way::Call), 0, "44 are more than half");
-        assert_eq!(places(&shares, "a", Way::Queue), 20);
+        shares.take(&model("a"), Kind::Call, 64);
+        shares.wants(&model("a"), Kind::Queue, Instant::now() + SECOND);
+        assert_eq!(places(&shares, "a", Kind::Call), 0);
+        assert_eq!(places(&shares, "a", Kind::Queue), 0, "the room is full");
+        shares.give_back(&model("a"), Kind::Call, 20);
+        assert_eq!(places(&shares, "a", Kind::Call), 0, "44 are more than half");
+        assert_eq!(places(&shares, "a", Kind::Queue), 20);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_calls_to_one_model_leaves_another_its_share_of_the_queue() {
         let mut shares = Shares::default();
-        shares.take(&model("called"), Way::Call, 32);
-        shares.wants(&model("queued"), Way::Queue, Instant::now() + SECOND);
-        assert_eq!(places(&shares, "called", Way::Call), 0);
-        assert_eq!(places(&shares, "queued", Way::Queue), 32);
+        shares.take(&model("called"), Kind::Call, 32);
+        shares.wants(&model("queued"), Kind::Queue, Instant::now() + SECOND);
+        assert_eq!(places(&shares, "called", Kind::Call), 0);
+        assert_eq!(places(&shares, "queued", Kind::Queue), 32);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_was_turned_away_keeps_a_share_for_as_long_as_that_is_true() {
         let mut shares = Shares::default();
-        shares.take(&model("a"), Way::Queue, 40);
-        shares.wants(&model("a"), Way::Call, Instant::now() + SECOND);
-        assert_eq!(places(&shares, "a", Way::Queue), 0);
-        assert_eq!(places(&shares, "a", Way::Call), 24);
+        shares.take(&model("a"), Kind::Queue, 40);
+        shares.wants(&model("a"), Kind::Call, Instant::now() + SECOND);
+        assert_eq!(places(&shares, "a", Kind::Queue), 0);
+        assert_eq!(places(&shares, "a", Kind::Call), 24);
         tokio::time::advance(SECOND).await;
-        assert_eq!(places(&shares, "a", Way::Queue), 24);
+        assert_eq!(places(&shares, "a", Kind::Queue), 24);
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_remembered_that_has_no_work() {
         let mut shares = Shares::default();
-        shares.take(&model("a"), Way::Queue, 1);
-        shares.wants(&model("b"), Way::Call, Instant::now() + SECOND);
-        shares.give_back(&model("a"), Way::Queue, 1);
+        shares.take(&model("a"), Kind::Queue, 1);
+        shares.wants(&model("b"), Kind::Call, Instant::now() + SECOND);
+        shares.give_back(&model("a"), Kind::Queue, 1);
         assert_eq!(shares.models.len(), 1);
         tokio::time::advance(SECOND).await;
         shares.forget_queues(Instant::now());
@@ -216,9 +218,9 @@ mod tests {
     async fn every_model_has_a_place_in_a_room_with_fewer_places_than_models() {
         let mut shares = Shares::default();
         for number in 0..100 {
-            shares.take(&model(&format!("m{number}")), Way::Queue, 1);
+            shares.take(&model(&format!("m{number}")), Kind::Queue, 1);
         }
-        assert_eq!(places(&shares, "late", Way::Queue), 1);
-        assert_eq!(places(&shares, "m1", Way::Queue), 0);
+        assert_eq!(places(&shares, "late", Kind::Queue), 1);
+        assert_eq!(places(&shares, "m1", Kind::Queue), 0);
     }
 }

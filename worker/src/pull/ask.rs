@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::pull::BatchConfig;
+use inferq_schemas::subjects::ModelName;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::Puller;
 use crate::pull::inbox::Inbox;
-use crate::pull::sources::{Ask, Grant, Sources};
+use crate::pull::sources::{Ask, Free, Grant, Sources};
 
 /// How long a waiting pull stays with the server. Short, since a lost one is noticed only after it.
 const WAIT: Duration = Duration::from_secs(5);
@@ -37,19 +38,26 @@ impl Puller {
         }
         let message = self.ledger.max_payload() + SUBJECT_BYTES;
         self.room.queues_hold(sources.with_more());
-        let free = self.room.free_jobs().min(self.room.free_messages(message));
+        let free = Free {
+            places: self.room.free_for_queues(),
+            messages: self.room.free_messages(message),
+        };
         let waiting = self.bytes_of_waiting(sources.len(), message);
-        let grants = sources.grants(free, |model| self.room.open_to_queue(model));
+        let usual = |model: &ModelName, lane| self.room.usual_places(model, lane);
+        let grants = sources.grants(free, |model| self.room.open_to_queue(model), usual);
         for Grant { source, ask } in grants {
             let Some(served) = sources.served(source) else {
                 continue;
             };
-            let (places, max_bytes) = match ask {
+            let (messages, max_bytes) = match ask {
                 Ask::Fetch(messages) => (messages, messages * message),
                 Ask::Wait { large: true } => (0, message),
                 Ask::Wait { large: false } => (0, waiting),
             };
-            let Some(promise) = self.room.promise(&served.model, places, max_bytes) else {
+            let promise = self
+                .room
+                .promise(&served.model, served.lane, messages, max_bytes);
+            let Some(promise) = promise else {
                 // Whoever is next must not take what this one waits for.
                 break;
             };

@@ -50,6 +50,15 @@ pub(crate) enum Ask {
     Fetch(usize),
 }
 
+/// What there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Free {
+    /// Places, of which a message takes one or more.
+    pub(crate) places: usize,
+    /// Messages of any size.
+    pub(crate) messages: usize,
+}
+
 /// A request to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Grant {
@@ -252,9 +261,17 @@ impl Sources {
             .min()
     }
 
-    /// Shares `free` places: fetches first, by fair shares of models and lanes and none beyond what is
-    /// `open` to its model, then waiting pulls on consumers that are not known to hold anything.
-    pub(crate) fn grants(&mut self, free: usize, open: impl Fn(&ModelName) -> usize) -> Vec<Grant> {
+    /// Shares what is free: fetches first, by fair shares of models and lanes and none beyond the places
+    /// that are `open` to its model, then waiting pulls on consumers that are not known to hold anything.
+    /// Messages of a lane are likely to take as many places each as `usual` says.
+    ///
+    /// A model with any place left gets one message, whatever it takes: its share may be smaller.
+    pub(crate) fn grants(
+        &mut self,
+        free: Free,
+        open: impl Fn(&ModelName) -> usize,
+        usual: impl Fn(&ModelName, Lane) -> usize,
+    ) -> Vec<Grant> {
         let mut left = free;
         let mut grants = Vec::new();
         let mut ready = self.ready(|source| source.pending > 0);
@@ -265,7 +282,7 @@ impl Sources {
                 open_to.insert(model.clone(), open(model));
             }
         }
-        while left > 0 {
+        while left.messages > 0 && left.places > 0 {
             ready.retain(|id| open_to[&self.sources[id].served.model] > 0);
             let Some(id) = self.choose(&ready) else {
                 break;
@@ -275,10 +292,21 @@ impl Sources {
             let (model, lane) = (source.served.model.clone(), source.served.lane);
             let pending = usize::try_from(source.pending).unwrap_or(usize::MAX);
             let most = if source.suspect { 1 } else { MOST_PER_FETCH };
-            let messages = pending.min(left).min(most).min(open_to[&model]);
-            self.charge(&model, lane, messages);
-            left -= messages;
-            open_to.entry(model).and_modify(|open| *open -= messages);
+            let each = usual(&model, lane);
+            let of_share = (open_to[&model] / each).max(1);
+            let fit = (left.places / each).min(left.messages).min(of_share);
+            let messages = pending.min(most).min(fit);
+            if messages == 0 {
+                // Whoever is next must not take the places that this one waits for.
+                break;
+            }
+            let places = messages * each;
+            self.charge(&model, lane, places);
+            left.messages -= messages;
+            left.places -= places;
+            open_to
+                .entry(model)
+                .and_modify(|open| *open = open.saturating_sub(places));
             if let Some(source) = self.sources.get_mut(&id) {
                 source.last_grant = Instant::now();
             }
@@ -289,7 +317,7 @@ impl Sources {
         }
         // Waiting pulls are not counted against the room: surplus is at most one per consumer. They
         // go out even if fetches take all of it, or a flood would hide what comes to a quiet lane.
-        if free > 0 {
+        if free.messages > 0 && free.places > 0 {
             let mut waiting = self.ready(|source| source.pending == 0);
             // Small messages must not take the bytes that a large one needs, again and again.
             waiting.sort_by_key(|id| !self.sources[id].large);
@@ -357,8 +385,8 @@ impl Sources {
             .copied()
     }
 
-    fn charge(&mut self, model: &ModelName, lane: Lane, messages: usize) {
-        let cost = messages as f64;
+    fn charge(&mut self, model: &ModelName, lane: Lane, places: usize) {
+        let cost = places as f64;
         self.models.charge(model, cost, 1);
         self.lanes
             .entry(model.clone())

@@ -44,8 +44,8 @@ fn record(state: WorkerState) -> WorkerRecord {
         state,
         http: None,
         executors: 1,
-        room_jobs: 64,
-        free_jobs: 64,
+        room_rows: 64,
+        free_rows: 64,
         jobs_done: 0,
         models: Vec::new(),
     }

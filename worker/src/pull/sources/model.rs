@@ -12,7 +12,7 @@ use crate::hold::{Hold, Room, RoomLimits, Way};
 use crate::metrics::Metrics;
 
 /// Places, and bytes, of the room.
-const JOBS: usize = 8;
+const ROWS: usize = 32;
 const BYTES: usize = 1_000;
 /// The largest message, and what a waiting pull has bytes for, as `ask.rs` asks.
 const LARGEST: usize = 200;
@@ -25,6 +25,7 @@ const SOURCES: usize = MODELS.len() * Lane::ALL.len();
 #[derive(Debug, Clone, Copy)]
 struct Message {
     bytes: usize,
+    rows: usize,
     attempt: u64,
 }
 
@@ -43,12 +44,16 @@ enum Happens {
 }
 
 fn happens() -> impl Strategy<Value = Happens> {
-    let message = (1..=LARGEST, 1..5u64).prop_map(|(bytes, attempt)| Message { bytes, attempt });
+    let message = (1..=LARGEST, 1..10usize, 1..5u64).prop_map(|(bytes, rows, attempt)| Message {
+        bytes,
+        rows,
+        attempt,
+    });
     prop_oneof![
         4 => (0..SOURCES, message, 1..20usize).prop_map(|(source, message, count)| Happens::Arrive(source, message, count)),
         6 => (0..SOURCES).prop_map(Happens::Answer),
         1 => (0..SOURCES).prop_map(Happens::Lose),
-        3 => (1..JOBS).prop_map(Happens::Settle),
+        3 => (1..ROWS).prop_map(Happens::Settle),
         2 => (1..9_000u64).prop_map(Happens::Wait),
     ]
 }
@@ -66,7 +71,9 @@ struct World {
     sources: Sources,
     ids: Vec<SourceId>,
     room: Room,
-    held: VecDeque<(Hold, usize)>,
+    held: VecDeque<(Hold, Message)>,
+    /// How many of them are decoded: their rows are known.
+    decoded: usize,
     queues: Vec<VecDeque<Message>>,
     asked: BTreeMap<SourceId, Asked>,
     suspects: Vec<bool>,
@@ -91,7 +98,7 @@ impl World {
             .iter()
             .map(|served| id_of(served).expect("it is served"));
         let limits = RoomLimits {
-            jobs: JOBS,
+            rows: ROWS,
             bytes: BYTES,
         };
         Self {
@@ -99,6 +106,7 @@ impl World {
             sources,
             room: Room::new(limits, Metrics::new()),
             held: VecDeque::new(),
+            decoded: 0,
             queues: vec![VecDeque::new(); SOURCES],
             asked: BTreeMap::new(),
             suspects: vec![false; SOURCES],
@@ -109,10 +117,14 @@ impl World {
     /// As `ask.rs` does it.
     fn issue(&mut self) {
         self.room.queues_hold(self.sources.with_more());
-        let places = self.room.free_jobs();
-        let free = places.min(self.room.free_messages(LARGEST));
+        let free = Free {
+            places: self.room.free_for_queues(),
+            messages: self.room.free_messages(LARGEST),
+        };
         let room = self.room.clone();
-        let grants = self.sources.grants(free, |model| room.open_to_queue(model));
+        let open = |model: &ModelName| room.open_to_queue(model);
+        let usual = |model: &ModelName, lane| room.usual_places(model, lane);
+        let grants = self.sources.grants(free, open, usual);
         let mut fetched = 0;
         for Grant { source, ask } in grants {
             assert!(
@@ -120,7 +132,7 @@ impl World {
                 "a second request beside the first"
             );
             let index = self.index(source);
-            let (places, bytes) = match ask {
+            let (messages, bytes) = match ask {
                 Ask::Fetch(messages) => {
                     assert!(
                         messages == 1 || !self.suspects[index],
@@ -131,14 +143,17 @@ impl World {
                 Ask::Wait { large: true } => (0, LARGEST),
                 Ask::Wait { large: false } => (0, WAITING),
             };
-            let model = &self.sources.served(source).expect("it is served").model;
-            let Some(promise) = self.room.promise(model, places, bytes) else {
+            let served = self.sources.served(source).expect("it is served");
+            let promise = self
+                .room
+                .promise(&served.model, served.lane, messages, bytes);
+            let Some(promise) = promise else {
                 break;
             };
-            if places > 0 {
+            if messages > 0 {
                 self.last_fetch[index] = Instant::now();
             }
-            fetched += places;
+            fetched += messages * usual(&served.model, served.lane);
             let until = Instant::now() + UNTIL;
             self.sources.asked(source, ask, promise, until);
             self.asked.insert(
@@ -151,7 +166,7 @@ impl World {
                 },
             );
         }
-        assert!(fetched <= places, "{fetched} asked for, {places} free");
+        assert!(fetched <= free.places, "{fetched} asked for, {free:?}");
     }
 
     fn index(&self, source: SourceId) -> usize {
@@ -189,9 +204,10 @@ impl World {
 
     fn deliver(&mut self, index: usize, message: Message) {
         let source = self.ids[index];
-        let model = &self.sources.served(source).expect("it is served").model;
-        let hold = self.room.enter(model, Way::Queue, message.bytes, None);
-        self.held.push_back((hold, message.bytes));
+        let served = self.sources.served(source).expect("it is served");
+        let way = Way::Queue(served.lane);
+        let hold = self.room.enter(&served.model, way, message.bytes, None);
+        self.held.push_back((hold, message));
         self.suspects[index] = message.attempt >= SUSPECT_FROM;
         let arrival = Arrival {
             pending: self.queues[index].len() as u64,
@@ -208,7 +224,16 @@ impl World {
         self.asked.retain(|_, asked| now < asked.until);
     }
 
+    /// As the stage after it does, some time after they have come.
+    fn decode(&mut self) {
+        for (hold, message) in self.held.iter_mut().skip(self.decoded) {
+            hold.weigh(message.rows);
+        }
+        self.decoded = self.held.len();
+    }
+
     async fn happens(&mut self, happening: &Happens) {
+        self.decode();
         match happening {
             Happens::Arrive(index, message, count) => {
                 self.queues[*index].extend(vec![*message; *count]);
@@ -220,7 +245,9 @@ impl World {
                 }
             }
             Happens::Settle(count) => {
-                self.held.drain(..(*count).min(self.held.len()));
+                let count = (*count).min(self.held.len());
+                self.held.drain(..count);
+                self.decoded -= count;
             }
             Happens::Wait(ms) => self.pass(Duration::from_millis(*ms)).await,
         }
@@ -229,11 +256,11 @@ impl World {
     fn check(&self) {
         // Each waiting pull may bring one message that no place was kept for, and none that no bytes were.
         assert!(
-            self.held.len() <= JOBS + SOURCES,
+            self.held.len() <= ROWS + SOURCES,
             "{} held",
             self.held.len()
         );
-        let bytes: usize = self.held.iter().map(|(_, bytes)| bytes).sum();
+        let bytes: usize = self.held.iter().map(|(_, message)| message.bytes).sum();
         assert!(bytes <= BYTES, "{bytes} bytes held");
     }
 
@@ -244,7 +271,9 @@ impl World {
             self.answer(index);
             self.check();
         }
+        self.decode();
         self.held.clear();
+        self.decoded = 0;
         self.pass(Duration::from_secs(1)).await;
     }
 }
@@ -274,8 +303,8 @@ proptest! {
             }
             assert_eq!(waiting(&world), 0, "left in their queues");
             world.sources.forget_requests();
-            let free = (world.room.free_jobs(), world.room.free_bytes());
-            assert_eq!(free, (JOBS, BYTES), "promised to nobody");
+            let free = (world.room.free_rows(), world.room.free_bytes());
+            assert_eq!(free, (ROWS, BYTES), "promised to nobody");
         });
     }
 
@@ -288,7 +317,7 @@ proptest! {
             let mut world = World::new();
             for _ in 0..200 {
                 for (index, queue) in world.queues.iter_mut().enumerate() {
-                    let message = Message { bytes: sizes[index], attempt: 1 };
+                    let message = Message { bytes: sizes[index], rows: 1 + index, attempt: 1 };
                     queue.resize(floods[index] + 1, message);
                 }
                 world.round().await;

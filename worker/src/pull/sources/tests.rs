@@ -48,11 +48,12 @@ fn arrival(pending: u64, attempt: u64) -> Arrival {
 /// Room for what a request may bring, of a room that no test fills.
 fn promise() -> Promise {
     let limits = RoomLimits {
-        jobs: 1000,
+        rows: 1000,
         bytes: 1000,
     };
     let room = Room::new(limits, Metrics::new());
-    room.promise(&model("a"), 0, 0).expect("it is free")
+    room.promise(&model("a"), Lane::Low, 0, 0)
+        .expect("it is free")
 }
 
 fn ended(sources: &mut Sources, source: SourceId, status: u16) {
@@ -72,6 +73,18 @@ fn send(sources: &mut Sources, grants: &[Grant]) {
     }
 }
 
+/// Places, each for a message of one row.
+fn free(places: usize) -> Free {
+    Free {
+        places,
+        messages: places,
+    }
+}
+
+fn single(_: &ModelName, _: Lane) -> usize {
+    1
+}
+
 fn fetched(grants: &[Grant]) -> Vec<(SourceId, usize)> {
     let fetches = grants.iter().filter_map(|grant| match grant.ask {
         Ask::Fetch(messages) => Some((grant.source, messages)),
@@ -83,25 +96,25 @@ fn fetched(grants: &[Grant]) -> Vec<(SourceId, usize)> {
 #[tokio::test(start_paused = true)]
 async fn an_idle_worker_waits_at_every_consumer_once() {
     let mut sources = sources(&["a", "b"]);
-    let grants = sources.grants(64, |_| 64);
+    let grants = sources.grants(free(64), |_| 64, single);
     assert_eq!(grants.len(), 6);
     assert!(grants.iter().all(|grant| grant.ask == WAIT));
     send(&mut sources, &grants);
-    assert!(sources.grants(64, |_| 64).is_empty());
+    assert!(sources.grants(free(64), |_| 64, single).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_room_asks_for_nothing() {
     let mut sources = sources(&["a"]);
     has_work(&mut sources, "a", Lane::High, 10);
-    assert!(sources.grants(0, |_| 64).is_empty());
+    assert!(sources.grants(free(0), |_| 64, single).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fetch_never_asks_for_more_than_there_is_room_for() {
     let mut sources = sources(&["a"]);
     has_work(&mut sources, "a", Lane::Normal, 1000);
-    let grants = sources.grants(10, |_| 64);
+    let grants = sources.grants(free(10), |_| 64, single);
     assert_eq!(
         fetched(&grants)
             .iter()
@@ -115,7 +128,7 @@ async fn a_fetch_never_asks_for_more_than_there_is_room_for() {
 async fn a_flood_in_one_lane_does_not_stop_the_waiting_at_the_others() {
     let mut sources = sources(&["a"]);
     has_work(&mut sources, "a", Lane::Low, 1_000_000);
-    let grants = sources.grants(1, |_| 64);
+    let grants = sources.grants(free(1), |_| 64, single);
     assert_eq!(fetched(&grants).len(), 1);
     assert_eq!(grants.iter().filter(|grant| grant.ask == WAIT).count(), 2);
 }
@@ -128,10 +141,10 @@ async fn a_refused_request_is_not_repeated_in_a_tight_loop_but_one_that_brought_
     sources.asked(low, Ask::Fetch(10), promise(), later);
     sources.received(low, arrival(99, 1));
     ended(&mut sources, low, 409);
-    assert_eq!(fetched(&sources.grants(1, |_| 64)).len(), 1);
+    assert_eq!(fetched(&sources.grants(free(1), |_| 64, single)).len(), 1);
     sources.asked(low, Ask::Fetch(10), promise(), later);
     ended(&mut sources, low, 409);
-    assert!(fetched(&sources.grants(64, |_| 64)).is_empty());
+    assert!(fetched(&sources.grants(free(64), |_| 64, single)).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,7 +153,7 @@ async fn lanes_are_served_eight_to_four_to_one() {
     let ids = Lane::ALL.map(|lane| has_work(&mut sources, "a", lane, 1_000_000));
     let mut counts = [0; 3];
     for _ in 0..1300 {
-        let grants = sources.grants(1, |_| 64);
+        let grants = sources.grants(free(1), |_| 64, single);
         for (id, messages) in fetched(&grants) {
             counts[ids
                 .iter()
@@ -161,7 +174,7 @@ async fn no_model_is_granted_more_than_is_open_to_it() {
     }
     let small = has_work(&mut sources, "small", Lane::Normal, 3);
     let open = |of: &ModelName| if of.as_str() == "flooded" { 20 } else { 32 };
-    let grants = fetched(&sources.grants(64, open));
+    let grants = fetched(&sources.grants(free(64), open, single));
     let (own, others): (Vec<_>, Vec<_>) = grants.into_iter().partition(|(id, _)| *id == small);
     assert_eq!(own, [(small, 3)]);
     assert_eq!(
@@ -173,14 +186,14 @@ async fn no_model_is_granted_more_than_is_open_to_it() {
 #[tokio::test(start_paused = true)]
 async fn a_message_too_large_for_a_waiting_pull_is_asked_for_with_room_and_before_others() {
     let mut sources = sources(&["a"]);
-    let grants = sources.grants(64, |_| 64);
+    let grants = sources.grants(free(64), |_| 64, single);
     send(&mut sources, &grants);
     let large = grants[2].source;
     sources.ended(large, 409, true);
     for other in [grants[0].source, grants[1].source] {
         ended(&mut sources, other, 408);
     }
-    let again = sources.grants(64, |_| 64);
+    let again = sources.grants(free(64), |_| 64, single);
     assert_eq!(
         again[0],
         Grant {
@@ -191,20 +204,20 @@ async fn a_message_too_large_for_a_waiting_pull_is_asked_for_with_room_and_befor
     assert_eq!((again.len(), again[1].ask), (3, WAIT));
     send(&mut sources, &again);
     sources.received(large, arrival(0, 1));
-    assert_eq!(sources.grants(64, |_| 64)[0].ask, WAIT);
+    assert_eq!(sources.grants(free(64), |_| 64, single)[0].ask, WAIT);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_large_message_that_another_worker_took_is_waited_for_as_any_other() {
     let mut sources = sources(&["a"]);
-    let waiting = sources.grants(64, |_| 64);
+    let waiting = sources.grants(free(64), |_| 64, single);
     send(&mut sources, &waiting);
     let large = waiting[0].source;
     sources.ended(large, 409, true);
-    let again = sources.grants(64, |_| 64);
+    let again = sources.grants(free(64), |_| 64, single);
     send(&mut sources, &again);
     ended(&mut sources, large, 408);
-    assert_eq!(sources.grants(64, |_| 64)[0].ask, WAIT);
+    assert_eq!(sources.grants(free(64), |_| 64, single)[0].ask, WAIT);
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,31 +227,31 @@ async fn a_lane_with_work_waits_thirty_seconds_at_most() {
     has_work(&mut sources, "a", Lane::High, 1_000_000);
     sources.charge(&model("a"), Lane::Low, 1_000_000);
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_ne!(fetched(&sources.grants(1, |_| 64))[0].0, low);
+    assert_ne!(fetched(&sources.grants(free(1), |_| 64, single))[0].0, low);
     tokio::time::advance(PATIENCE).await;
-    assert_eq!(fetched(&sources.grants(1, |_| 64))[0].0, low);
+    assert_eq!(fetched(&sources.grants(free(1), |_| 64, single))[0].0, low);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_request_is_given_up_when_its_time_is_over() {
     let mut sources = sources(&["a"]);
-    let grants = sources.grants(64, |_| 64);
+    let grants = sources.grants(free(64), |_| 64, single);
     send(&mut sources, &grants);
     tokio::time::advance(Duration::from_secs(6)).await;
     sources.expire(Instant::now());
-    assert_eq!(sources.grants(64, |_| 64).len(), 3);
+    assert_eq!(sources.grants(free(64), |_| 64, single).len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_consumer_is_not_asked_in_a_tight_loop() {
     let mut sources = sources(&["a"]);
-    let grants = sources.grants(64, |_| 64);
+    let grants = sources.grants(free(64), |_| 64, single);
     send(&mut sources, &grants);
     ended(&mut sources, grants[0].source, 503);
-    assert!(sources.grants(64, |_| 64).is_empty());
+    assert!(sources.grants(free(64), |_| 64, single).is_empty());
     tokio::time::advance(Duration::from_secs(1)).await;
     sources.expire(Instant::now());
-    assert_eq!(sources.grants(64, |_| 64).len(), 1);
+    assert_eq!(sources.grants(free(64), |_| 64, single).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -247,7 +260,47 @@ async fn a_consumer_whose_last_message_was_a_suspect_is_asked_for_one_at_a_time(
     let id = has_work(&mut sources, "a", Lane::Normal, 50);
     for (attempt, messages) in [(1, 50), (2, 50), (3, 1), (7, 1), (1, 50)] {
         sources.received(id, arrival(50, attempt));
-        let grants = sources.grants(100, |_| 100);
+        let grants = sources.grants(free(100), |_| 100, single);
         assert_eq!(fetched(&grants), [(id, messages)], "delivery {attempt}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_of_many_rows_are_fetched_few_at_a_time() {
+    let mut sources = sources(&["a"]);
+    let low = has_work(&mut sources, "a", Lane::Low, 1000);
+    let grants = sources.grants(free(64), |_| 64, |_, _| 10);
+    assert_eq!(fetched(&grants), [(low, 6)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_waits_until_it_fits_and_nobody_takes_its_places() {
+    let mut sources = sources(&["a", "b"]);
+    let large = has_work(&mut sources, "a", Lane::Low, 1000);
+    let small = has_work(&mut sources, "b", Lane::Low, 1000);
+    let usual = |model: &ModelName, _: Lane| if model.as_str() == "a" { 8 } else { 1 };
+    let grants = sources.grants(free(5), |_| 64, usual);
+    assert!(fetched(&grants).is_empty(), "{grants:?}");
+    let grants = sources.grants(free(9), |_| 64, usual);
+    assert_eq!(fetched(&grants), [(large, 1), (small, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_larger_than_the_share_of_its_model_comes_all_the_same() {
+    let mut sources = sources(&["a"]);
+    let low = has_work(&mut sources, "a", Lane::Low, 1000);
+    let grants = sources.grants(free(64), |_| 2, |_, _| 8);
+    assert_eq!(fetched(&grants), [(low, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetches_bring_no_more_messages_than_there_are_bytes_for() {
+    let mut sources = sources(&["a"]);
+    let low = has_work(&mut sources, "a", Lane::Low, 1000);
+    let free = Free {
+        places: 64,
+        messages: 3,
+    };
+    let grants = sources.grants(free, |_| 64, single);
+    assert_eq!(fetched(&grants), [(low, 3)]);
 }
