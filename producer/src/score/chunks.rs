@@ -78,6 +78,12 @@ impl Answered {
         devices.join("+")
     }
 
+    /// Time of one executor that each row took.
+    pub(super) fn row_takes(&self) -> Duration {
+        let rows: usize = self.pieces.iter().map(|(rows, _)| rows.len()).sum();
+        self.compute.div_f64(rows.max(1) as f64)
+    }
+
     /// Refuses what another class has computed than the one that computed the rest.
     pub(super) fn check_device(&self, chunk: u64, was: &str) -> Result<(), ScoreError> {
         match self.devices.iter().find(|device| *device != was) {

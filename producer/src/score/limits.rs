@@ -70,36 +70,53 @@ impl FromStr for MaxErrors {
     }
 }
 
-/// Keeps a run below a share of the time of all executors, by what its chunks took so far.
+/// Time that was not used is made up for within this; more at once would be felt by others.
+const CREDIT: Duration = Duration::from_millis(10);
+/// How much the last chunk of many counts in what a row takes.
+const LATEST: f64 = 0.125;
+
+/// Keeps a run below a share of the time of all executors, chunk by chunk: each goes out when the share has
+/// room for what it is going to take, and what it took instead is made up for by those after it.
 #[derive(Debug)]
 pub(super) struct Pace {
-    share: f64,
-    executors: u32,
-    began: Instant,
-    spent: Duration,
+    /// Seconds of executors that may be taken in a second.
+    rate: f64,
+    /// Seconds of one executor that a row takes.
+    row_takes: f64,
+    /// When the next chunk may go out.
+    next: Instant,
 }
 
 impl Pace {
-    pub(super) fn new(share: f64, executors: u32, began: Instant) -> Self {
+    /// `row_takes`: time of one executor, as far as is known. The first chunk may go out at `begins`.
+    pub(super) fn new(share: f64, executors: u32, row_takes: Duration, begins: Instant) -> Self {
         Self {
-            share,
-            executors: executors.max(1),
-            began,
-            spent: Duration::ZERO,
+            rate: share.max(0.001) * f64::from(executors.max(1)),
+            row_takes: row_takes.as_secs_f64(),
+            next: begins,
         }
-    }
-
-    /// A chunk took so much of one executor's time.
-    pub(super) fn spend(&mut self, compute: Duration) {
-        self.spent += compute;
     }
 
     /// How long to wait before the next chunk is sent.
     pub(super) fn wait(&self, now: Instant) -> Duration {
-        let due = self
-            .spent
-            .div_f64(self.share.max(0.001) * f64::from(self.executors));
-        due.saturating_sub(now.saturating_duration_since(self.began))
+        self.next.saturating_duration_since(now)
+    }
+
+    /// A chunk of so many rows is sent; returns the time of one executor it is taken to need.
+    pub(super) fn send(&mut self, rows: u64, now: Instant) -> Duration {
+        let takes = Duration::from_secs_f64(self.row_takes * rows as f64);
+        let earliest = now.checked_sub(CREDIT).unwrap_or(now);
+        self.next = self.next.max(earliest) + takes.div_f64(self.rate);
+        takes
+    }
+
+    /// A chunk that was taken to need `taken` took `took` of one executor.
+    pub(super) fn came_back(&mut self, rows: u64, taken: Duration, took: Duration) {
+        let more = took.saturating_sub(taken).div_f64(self.rate);
+        let less = taken.saturating_sub(took).div_f64(self.rate);
+        self.next = (self.next + more).checked_sub(less).unwrap_or(self.next);
+        let row_took = took.as_secs_f64() / rows.max(1) as f64;
+        self.row_takes += (row_took - self.row_takes) * LATEST;
     }
 }
 
@@ -121,16 +138,37 @@ mod tests {
         assert_eq!(share.to_string(), "1%");
     }
 
+    const MS: Duration = Duration::from_millis(1);
+
     #[test]
-    fn half_of_two_executors_is_as_fast_as_one() {
+    fn half_of_two_executors_is_as_fast_as_one_and_chunks_are_evenly_spaced() {
         let began = Instant::now();
-        let mut pace = Pace::new(0.5, 2, began);
+        let mut pace = Pace::new(0.5, 2, MS, began);
         assert_eq!(pace.wait(began), Duration::ZERO);
-        pace.spend(Duration::from_secs(10));
-        assert_eq!(
-            pace.wait(began + Duration::from_secs(4)),
-            Duration::from_secs(6)
-        );
-        assert_eq!(pace.wait(began + Duration::from_secs(11)), Duration::ZERO);
+        for chunk in 1..10 {
+            assert_eq!(pace.send(64, began), 64 * MS);
+            assert_eq!(pace.wait(began), chunk * 64 * MS);
+        }
+    }
+
+    #[test]
+    fn what_a_chunk_took_is_made_up_for_and_learned() {
+        let began = Instant::now();
+        let mut pace = Pace::new(0.5, 2, MS, began);
+        let taken = pace.send(100, began);
+        pace.came_back(100, taken, 180 * MS);
+        assert_eq!(pace.wait(began), 180 * MS);
+        assert_eq!(pace.send(100, began), 110 * MS);
+        pace.came_back(100, 110 * MS, 10 * MS);
+        assert_eq!(pace.wait(began), 190 * MS);
+    }
+
+    #[test]
+    fn a_pause_is_not_followed_by_all_that_could_have_been_sent_in_it() {
+        let began = Instant::now();
+        let mut pace = Pace::new(0.5, 2, MS, began);
+        let later = began + 60_000 * MS;
+        pace.send(64, later);
+        assert_eq!(pace.wait(later), 64 * MS - CREDIT);
     }
 }

@@ -67,6 +67,8 @@ pub(super) struct Line<'a> {
 struct Back {
     scored: Scored,
     bytes: usize,
+    /// Time of one executor it was taken to need.
+    taken: Duration,
     last_failure: Option<String>,
 }
 
@@ -204,6 +206,8 @@ impl<'a> Line<'a> {
             Arc::clone(&self.terms.chunks),
             Arc::clone(&self.terms.layout),
         );
+        let pace = self.terms.pace.as_mut();
+        let taken = pace.map_or(Duration::ZERO, |pace| pace.send(rows, Instant::now()));
         let device = self.terms.device.clone();
         flights.spawn(async move {
             let mut chunk = chunk;
@@ -219,6 +223,7 @@ impl<'a> Line<'a> {
             Ok(Back {
                 scored: layout.join(chunk, answered)?,
                 bytes,
+                taken,
                 last_failure,
             })
         });
@@ -230,16 +235,17 @@ impl<'a> Line<'a> {
         let Back {
             scored,
             bytes,
+            taken,
             last_failure,
         } = back;
         self.came_back += 1;
+        let rows = scored.batch.num_rows() as u64;
         if let Some(pace) = &mut self.terms.pace {
-            pace.spend(scored.compute);
+            pace.came_back(rows, taken, scored.compute);
         }
         if let Some(failure) = last_failure {
             self.last_failure = failure;
         }
-        let rows = scored.batch.num_rows() as u64;
         self.progress.send_modify(|progress| {
             progress.rows += rows;
             progress.rows_in_flight -= rows;

@@ -131,9 +131,9 @@ impl Score {
                 max_errors: options.max_errors,
                 window: options.window,
                 ordered: options.ordered,
-                pace: options
-                    .max_share
-                    .map(|share| Pace::new(share, served.executors, began)),
+                pace: options.max_share.map(|share| {
+                    Pace::new(share, served.executors, probe.row_takes(), Instant::now())
+                }),
             },
             &folder,
             &self.progress,
@@ -204,18 +204,13 @@ impl Score {
             let all: usize = tensors.iter().map(|tensor| tensor.data.len()).sum();
             all / tensors.first().map_or(1, |tensor| tensor.rows().max(1))
         };
-        let answered = probe
-            .pieces
-            .iter()
-            .map(|(rows, _)| rows.len())
-            .sum::<usize>();
         chunk_rows(RowCost {
             input_bytes: bytes(sample),
             output_bytes: probe
                 .pieces
                 .first()
                 .map_or(0, |(_, outputs)| bytes(outputs)),
-            compute: probe.compute.div_f64(answered.max(1) as f64),
+            compute: probe.row_takes(),
         })
     }
 }
