@@ -2,7 +2,7 @@
 
     python -m venv venv && venv/bin/pip install -r requirements.txt && venv/bin/python make.py
 
-Both take one number `n`, as FP32[1], and give one number `y`.
+Each takes one number `n`, as FP32[1], and gives one number `y`.
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 HERE = Path(__file__).parent
 WIDTH = 64
 STRETCH = 1_000_000
+LINKS = 64
 node = helper.make_node
 
 
@@ -43,14 +44,23 @@ def main():
     ]
     square = [WIDTH, WIDTH]
     body = helper.make_graph(step, "step", [value("state", square), value("x", [])], [value("next", square)])
-    spin = [
-        node("Scan", ["start", "steps"], ["end"], body=body, num_scan_inputs=1),
+    highest = [
         node("ReduceMax", ["end"], ["top"], axes=[0, 1], keepdims=0),
         node("Reshape", ["top", "single"], ["y"]),
     ]
+
+    def spins(start, end):
+        return node("Scan", [start, "steps"], [end], body=body, num_scan_inputs=1)
+
+    spin = [spins("start", "end"), *highest]
     turn = np.random.default_rng(5).standard_normal(square).astype(np.float32) / WIDTH
     start = {"turn": turn, "start": np.zeros(square, np.float32), "single": np.array([1])}
     save("spin", count + spin, numbers | start)
+
+    # The same one after another: a worker can stop between them, which it cannot within a loop.
+    places = ["start", *(f"after_{link}" for link in range(1, LINKS)), "end"]
+    chain = [spins(*ends) for ends in zip(places, places[1:])]
+    save("chain", count + chain + highest, numbers | start)
 
     # A line of n points, drawn a million times as long: with twenty million points the engine asks for
     # more memory than a process can have, and Rust ends one whose memory is refused.

@@ -1,5 +1,6 @@
 //! Models that harm the worker that runs them, and only if a job asks for it: `spin` keeps a thread
-//! busy for as long as one likes, `stretch` makes the operating system end the process.
+//! busy for as long as one likes, `stretch` makes the operating system end the process. `chain` is `spin`
+//! many times over, one operator after the other.
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +13,8 @@ use crate::job;
 
 /// Steps of `spin` that take a core many minutes.
 const FOR_EVER: u32 = 16_000_000;
+/// Steps of each operator of `chain` with which one takes seconds, and all of them many minutes.
+const SECONDS: u32 = 400_000;
 /// Length at which `stretch` asks for more memory than a process can address.
 const DEADLY: u32 = 20_000_000;
 
@@ -20,19 +23,32 @@ const DEADLY: u32 = 20_000_000;
 /// # Errors
 /// If they cannot be copied.
 pub fn add(folder: &Path, run_timeout: Duration) -> Result<()> {
-    let hazards = Path::new(env!("CARGO_MANIFEST_DIR")).join("hazards");
     for model in ["spin", "stretch"] {
-        let version = folder.join(model).join("1");
-        fs::create_dir_all(&version)?;
-        let source = hazards.join(model).with_extension("onnx");
-        fs::copy(&source, version.join("model.onnx"))
-            .with_context(|| format!("{} cannot be copied", source.display()))?;
+        put(folder, model)?;
     }
     let limits = format!(
         "[limits]\nrun_timeout = \"{}ms\"\n",
         run_timeout.as_millis()
     );
     Ok(fs::write(folder.join("spin/model.toml"), limits)?)
+}
+
+/// Puts `chain` into `folder`, as version 1.
+///
+/// # Errors
+/// If it cannot be copied.
+pub fn add_chain(folder: &Path) -> Result<()> {
+    put(folder, "chain")
+}
+
+fn put(folder: &Path, model: &str) -> Result<()> {
+    let version = folder.join(model).join("1");
+    fs::create_dir_all(&version)?;
+    let hazards = Path::new(env!("CARGO_MANIFEST_DIR")).join("hazards");
+    let source = hazards.join(model).with_extension("onnx");
+    fs::copy(&source, version.join("model.onnx"))
+        .with_context(|| format!("{} cannot be copied", source.display()))?;
+    Ok(())
 }
 
 /// A job of `spin` with so many steps, each some microseconds long.
@@ -43,6 +59,11 @@ pub fn spin(steps: u32) -> Job {
 /// A job whose forward pass does not return while a test lasts.
 pub fn endless() -> Job {
     spin(FOR_EVER)
+}
+
+/// A job whose forward pass takes many minutes, and each of its operators a few seconds.
+pub fn many_operators() -> Job {
+    counted("chain", SECONDS)
 }
 
 /// A job of `stretch` that is answered like any other.

@@ -66,7 +66,7 @@ async fn a_queued_job_that_is_cancelled_is_never_run() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_wait_or_run_in_a_worker_end_at_once_when_they_are_cancelled() -> Result<()> {
-    /// Half a minute of one core.
+    /// Half a minute of one core, in one operator.
     const STEPS: u32 = 2_500_000;
     let folder = tempfile::tempdir()?;
     let stack = busy_stack(folder.path(), &[]).await?;
@@ -77,6 +77,8 @@ async fn jobs_that_wait_or_run_in_a_worker_end_at_once_when_they_are_cancelled()
     wait_for_metric(client, "worker-1", "inferq_inflight_jobs", 1.0).await?;
     let waiting = client.submit(uncached(&digits::held_out()?[0])).await?.id;
     wait_for_metric(client, "worker-1", "inferq_inflight_jobs", 2.0).await?;
+    let runs = r#"inferq_batch_seconds_count{model="spin"}"#;
+    wait_for_metric(client, "worker-1", runs, 1.0).await?;
     let begun = Instant::now();
     for id in [&waiting, &running] {
         assert_eq!(client.cancel(id).await?.status(), Status::Cancelled);
@@ -85,17 +87,49 @@ async fn jobs_that_wait_or_run_in_a_worker_end_at_once_when_they_are_cancelled()
             Status::Cancelled
         );
     }
-    // Off the queue and out of the worker, while the thread still counts.
+    // Off the queue and out of the worker, although nothing interrupts the thread within an operator.
     wait_until_empty(client, "INFER_JOBS").await?;
     wait_for_metric(client, "worker-1", "inferq_inflight_jobs", 0.0).await?;
     assert!(begun.elapsed() < Duration::from_secs(10));
-    let runs = r#"inferq_batch_rows_count{model="spin"}"#;
-    assert_eq!(
-        metric(client, "worker-1", runs).await?,
-        0.0,
-        "it is not over"
-    );
     assert_eq!(messages_in(client, "INFER_RESULTS").await?, 2);
+    Ok(stack.stop().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_job_that_is_cancelled_or_expires_stops_between_operators() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    fixtures::add_digits(folder.path(), "digits")?;
+    hazards::add_chain(folder.path())?;
+    let stack = start(StackOptions {
+        worker_args: ["--executors", "1"].map(str::to_owned).to_vec(),
+        ..StackOptions::new(folder.path())
+    })
+    .await?;
+    let client = stack.client();
+    let begun = r#"inferq_batch_seconds_count{model="chain"}"#;
+    let over = r#"inferq_batch_rows_count{model="chain"}"#;
+    let cancelled = client.submit(hazards::many_operators()).await?.id;
+    wait_for_metric(client, "worker-1", begun, 1.0).await?;
+    assert_eq!(client.cancel(&cancelled).await?.status(), Status::Cancelled);
+    // All of it would take longer than anybody here waits, and there is one thread.
+    let image = &digits::held_out()?[0];
+    let next = client.submit(uncached(image)).await?.id;
+    let answered = client.result(&next, PATIENCE).await?;
+    assert_eq!(answered.status(), Status::Ok, "{}", answered.text());
+    assert_eq!(metric(client, "worker-1", over).await?, 1.0);
+    let expires = hazards::many_operators().timeout(Duration::from_secs(2));
+    let expires = client.submit(expires).await?.id;
+    wait_for_metric(client, "worker-1", begun, 2.0).await?;
+    let next = client.submit(uncached(image)).await?.id;
+    let answered = client.result(&next, PATIENCE).await?;
+    assert_eq!(answered.status(), Status::Ok, "{}", answered.text());
+    let expired = client.result(&expires, PATIENCE).await?;
+    assert_eq!(expired.status(), Status::Expired);
+    assert_eq!(metric(client, "worker-1", over).await?, 2.0);
+    for kind in ["error", "timeout"] {
+        let failures = format!(r#"inferq_engine_failures_total{{kind="{kind}"}}"#);
+        assert_eq!(metric(client, "worker-1", &failures).await?, 0.0);
+    }
     Ok(stack.stop().await?)
 }
 

@@ -6,7 +6,7 @@
 //! stream decides every race: a job that was answered first stays answered, and the canceller is told.
 //!
 //! What is stopped at once is a job that waits here or is part of a batch to come. A forward pass that
-//! has begun is not interrupted; its result is dropped.
+//! has begun stops at its next operator, unless somebody waits for other rows of it.
 
 use std::time::Duration;
 

@@ -2,7 +2,8 @@
 //!
 //! Each thread keeps one session per version. After an error or a panic the session is dropped, as
 //! its state may be spoilt. A failing batch is halved until the guilty rows fail alone. A forward pass
-//! that does not return in its time is given up together with its thread (`execute/watch.rs`).
+//! ends at its next operator once nobody waits for any of its rows; one that does not return in its time
+//! is given up together with its thread (`execute/watch.rs`).
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +14,7 @@ use inferq_engine::{RunError, Session};
 use inferq_schemas::subjects::ModelName;
 use inferq_schemas::tensor::Tensor;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{info_span, warn};
+use tracing::{debug, info_span, warn};
 
 use crate::batch::{Batch, Idle, Slice};
 use crate::disposition::JobError;
@@ -145,13 +146,18 @@ impl Executor {
         }
     }
 
-    /// Runs `slices` together; if that fails, each half by itself.
+    /// Runs those of `slices` that somebody waits for together; if that fails, each half by itself.
     fn run_slices(&mut self, version: &Arc<Version>, slices: &[Slice]) {
+        let waited_for = slices.iter().filter(|slice| !slice.work.is_abandoned());
+        let slices: Vec<Slice> = waited_for.cloned().collect();
+        if slices.is_empty() {
+            return;
+        }
         let started = Instant::now();
-        match self.forward(version, slices) {
-            Ok(Some((outputs, device))) => hand_out(slices, &outputs, started, &device),
+        match self.forward(version, &slices) {
+            Ok(Some((outputs, device))) => hand_out(&slices, &outputs, started, &device),
             Ok(None) => self.given_up = true,
-            Err(error) => match halves(slices) {
+            Err(error) => match halves(&slices) {
                 Some((first, second)) if error.is_permanent() => {
                     self.run_slices(version, &first);
                     if !self.given_up {
@@ -178,7 +184,9 @@ impl Executor {
         let session = self.session(version)?;
         board.begin(thread, version, slices);
         let begun = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| session.run(inputs)));
+        // An overdue run has failed all its work, so that this ends it too.
+        let wanted = || !slices.iter().all(|slice| slice.work.is_abandoned());
+        let outcome = catch_unwind(AssertUnwindSafe(|| session.run_while(inputs, &wanted)));
         let took = begun.elapsed();
         if !board.end(thread) {
             warn!(model = %version.model, version = version.number, "a forward pass came back after its time was over, its result is dropped");
@@ -186,6 +194,10 @@ impl Executor {
         }
         let outputs = match outcome {
             Ok(Ok(outputs)) => outputs,
+            Ok(Err(error @ RunError::Stopped)) => {
+                debug!(model = %version.model, version = version.number, ?took, "a forward pass was stopped, nobody waits for it any more");
+                return Err(Failed::Run(error));
+            }
             Ok(Err(error)) => {
                 self.forget(version);
                 self.metrics.engine_failure(EngineFailure::Error);
@@ -250,7 +262,7 @@ impl Failed {
     fn is_permanent(&self) -> bool {
         match self {
             Failed::Run(RunError::Input(_) | RunError::Model(_)) | Failed::Panic(_) => true,
-            Failed::Run(RunError::Device(_)) => false,
+            Failed::Run(RunError::Device(_) | RunError::Stopped) => false,
         }
     }
 
@@ -259,6 +271,8 @@ impl Failed {
             Failed::Run(error @ RunError::Input(_)) => JobError::Input(error.to_string()),
             Failed::Run(error @ RunError::Model(_)) => JobError::Model(error.to_string()),
             Failed::Run(error @ RunError::Device(_)) => JobError::Device(error.to_string()),
+            // Nobody hears of it.
+            Failed::Run(RunError::Stopped) => JobError::Stopping,
             Failed::Panic(message) => panicked(message),
         }
     }

@@ -12,7 +12,8 @@ use crate::models::pace::Pace;
 use crate::models::settings::ModelSettings;
 use crate::models::specs::wire_spec;
 
-/// What a fake model does with its batch of `[rows, 1]` f32.
+/// What a fake model does with its batch of `[rows, 1]` f32. While it says `Stopped` there is another
+/// operator to run.
 pub(crate) type Behaviour = fn(&[f32]) -> Result<Vec<f32>, RunError>;
 
 /// A model with one input `x` and one output `y`, both `[any, 1]` f32.
@@ -46,14 +47,27 @@ impl Model for Fake {
 }
 
 impl Session for FakeSession {
-    fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError> {
+    fn run_while(
+        &mut self,
+        inputs: Vec<Tensor>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<Tensor>, RunError> {
         let bytes = inputs[0].bytes();
         let (values, _) = bytes.as_chunks::<4>();
         let values: Vec<f32> = values
             .iter()
             .map(|value| f32::from_le_bytes(*value))
             .collect();
-        let answers: Vec<u8> = (self.0)(&values)?
+        let answers = loop {
+            if !wanted() {
+                return Err(RunError::Stopped);
+            }
+            match (self.0)(&values) {
+                Err(RunError::Stopped) => {}
+                ended => break ended?,
+            }
+        };
+        let answers: Vec<u8> = answers
             .iter()
             .flat_map(|answer| answer.to_le_bytes())
             .collect();

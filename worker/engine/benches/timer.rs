@@ -2,13 +2,15 @@
 //!
 //! Each line on standard input is an order: a model, an engine (`inferq`, or `tract` as it comes,
 //! with the exact shapes), inputs in files, and for how long. Each is answered by one line with the
-//! median of its runs and the last output. Plans are kept, so that only runs are timed. The engine
+//! median of its runs and the last output. Plans are kept, so that only runs are timed. As in the
+//! worker, `inferq` is asked before each operator whether somebody waits for the answer. The engine
 //! `profile` answers with the time of each node instead, `resident` with the memory that models take.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::{BufRead, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use inferq_engine::{Element, LoadLimits, Model, OnnxModel, Session, Tensor, load_file};
@@ -77,12 +79,18 @@ fn obey(line: &str, engines: &mut HashMap<String, Engine>) -> Result<Value, Fail
     Ok(json!({"median_ms": median, "runs": times.len(), "output": output}))
 }
 
+/// Costs what the worker's own question does: a lock that nobody else wants.
+fn is_waited_for() -> bool {
+    static WAITED_FOR: Mutex<bool> = Mutex::new(true);
+    *WAITED_FOR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Engine {
     /// The last output as `f32`.
     fn run(&mut self) -> Result<Vec<f32>, Failure> {
         match self {
             Self::Inferq(session, inputs) => {
-                let outputs = session.run(inputs.clone())?;
+                let outputs = session.run_while(inputs.clone(), &is_waited_for)?;
                 let last = outputs.last().ok_or("no output")?;
                 let bytes = last.bytes();
                 let quads = bytes.chunks_exact(4);

@@ -129,6 +129,9 @@ pub enum RunError {
     /// The device failed in a way another attempt, perhaps elsewhere, may not.
     #[error("the device failed: {0}")]
     Device(String),
+    /// The caller said that nobody wants the answer any more, so the rest was not computed.
+    #[error("the run was stopped half-way")]
+    Stopped,
 }
 
 /// How the given tensors differ from the model's inputs.

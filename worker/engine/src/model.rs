@@ -79,7 +79,20 @@ pub trait Session: Send {
     /// # Errors
     /// [`RunError::Input`] before anything runs, if a tensor does not fit its spec;
     /// [`RunError::Model`] and [`RunError::Device`] if the run itself failed.
-    fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError>;
+    fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError> {
+        self.run_while(inputs, &|| true)
+    }
+
+    /// The same, for as long as the answer is wanted: `wanted` is asked before each operator, on this thread,
+    /// and should cost little beside one. What is inside an operator (a loop, a dense part on a card) is one piece.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and [`RunError::Stopped`] once `wanted` said no.
+    fn run_while(
+        &mut self,
+        inputs: Vec<Tensor>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<Tensor>, RunError>;
 
     /// The numeric class of the last run's answers, named in each outcome: `cpu`, or `gpu:` and the
     /// adapter's name. Two classes may differ in the last bits.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tract_onnx::prelude::{
     IntoTValue, IntoTensor, SymbolValues, TVec, TypedModel, TypedSimplePlan, TypedSimpleState,
 };
-use tract_onnx::tract_core::internal::{DimLike, TDim};
+use tract_onnx::tract_core::internal::{DimLike, TDim, format_err};
+use tract_onnx::tract_core::plan::eval;
 
 use crate::element::{Element, TensorSpec};
 use crate::error::{InputError, LoadError, RunError};
@@ -182,7 +183,11 @@ impl PlanSession {
 }
 
 impl Session for PlanSession {
-    fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError> {
+    fn run_while(
+        &mut self,
+        inputs: Vec<Tensor>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<Tensor>, RunError> {
         self.compiled.check(&inputs)?;
         let mut state = match self.state.take() {
             Some(state) => state,
@@ -195,13 +200,24 @@ impl Session for PlanSession {
         // What a run noted that panicked is not this one's.
         #[cfg(feature = "gpu")]
         crate::segment::take_use();
-        let outputs = state.run(inputs);
+        let mut stopped = false;
+        let outputs = state.run_plan_with_eval(inputs, |context, op_state, node, inputs| {
+            if wanted() {
+                eval(context, op_state, node, inputs)
+            } else {
+                stopped = true;
+                Err(format_err!("stopped before {node}"))
+            }
+        });
         // Also after an error, so that it is not counted for the next run.
         #[cfg(feature = "gpu")]
         {
             self.card = crate::segment::take_use();
         }
-        let outputs = outputs.map_err(|error| RunError::Model(reason(&error)))?;
+        let outputs = outputs.map_err(|error| match stopped {
+            true => RunError::Stopped,
+            false => RunError::Model(reason(&error)),
+        })?;
         self.state = Some(state);
         outputs
             .into_iter()

@@ -1,6 +1,8 @@
-//! Real threads in forward passes that do not return: what that costs, and what it does not.
+//! Real threads in forward passes that do not return, or whose answer nobody wants: what that costs, and
+//! what it does not.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 
 use inferq_schemas::subjects::Lane;
@@ -45,6 +47,34 @@ impl Gate {
     fn open(&self) {
         *self.open.lock().expect("as above") = true;
         self.changed.notify_all();
+    }
+}
+
+/// Operators that have run.
+struct Operators(AtomicUsize);
+
+impl Operators {
+    const fn none() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    /// Another one, which takes a millisecond; the model has more of them.
+    fn run(&self) -> Result<Vec<f32>, RunError> {
+        std::thread::sleep(Duration::from_millis(1));
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(RunError::Stopped)
+    }
+
+    /// Waits until two more have begun than now: before the second somebody was asked.
+    async fn two_more(&self) {
+        let enough = self.0.load(Ordering::SeqCst) + 2;
+        let reached = async {
+            while self.0.load(Ordering::SeqCst) < enough {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let reached = tokio::time::timeout(PATIENCE, reached).await;
+        reached.expect("it runs");
     }
 }
 
@@ -180,4 +210,142 @@ async fn at_the_second_stuck_thread_the_worker_is_worn_out_and_still_runs_what_i
     assert!(worn_out.is_ok());
     assert!(matches!(value(last).await, Ok(28.0)));
     GATE.open();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forward_pass_stops_at_its_next_operator_once_nobody_waits_for_any_of_its_rows() {
+    static OPERATORS: Operators = Operators::none();
+    let version = testing::version("a", Ok(()), |values| match values {
+        [13.0, 14.0] => OPERATORS.run(),
+        values => double(values),
+    });
+    let running = running(2, Duration::from_secs(30));
+    let (first, second) = (
+        running.row(&version, 13.0).await,
+        running.row(&version, 14.0).await,
+    );
+    OPERATORS.two_more().await;
+    drop(first);
+    // It would run for ever, and nothing else on its thread.
+    OPERATORS.two_more().await;
+    drop(second);
+    let next = [
+        running.row(&version, 1.0).await,
+        running.row(&version, 2.0).await,
+    ];
+    for (next, expected) in next.into_iter().zip([2.0, 4.0]) {
+        let next = value(next).await;
+        assert!(matches!(next, Ok(value) if value == expected), "{next:?}");
+    }
+    let shown = running.metrics.encode();
+    assert!(!shown.contains("inferq_engine_failures_total{"), "{shown}");
+    assert_eq!(version.pace.least(2, Instant::now()), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_answered_although_those_beside_it_have_nobody_left() {
+    static OPERATORS: Operators = Operators::none();
+    static GATE: Mutex<bool> = Mutex::new(false);
+    let version = testing::version("a", Ok(()), |values| {
+        let open = *GATE.lock().expect("no panic while it was held");
+        if open {
+            double(values)
+        } else {
+            OPERATORS.run()
+        }
+    });
+    let running = running(3, Duration::from_secs(30));
+    let first = running.row(&version, 1.0).await;
+    let kept = running.row(&version, 2.0).await;
+    let last = running.row(&version, 3.0).await;
+    OPERATORS.two_more().await;
+    drop((first, last));
+    OPERATORS.two_more().await;
+    *GATE.lock().expect("as above") = true;
+    let kept = value(kept).await;
+    assert!(matches!(kept, Ok(4.0)), "{kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overdue_forward_pass_stops_at_its_next_operator_and_its_thread_is_not_stuck() {
+    static OPERATORS: Operators = Operators::none();
+    static ENDED: AtomicUsize = AtomicUsize::new(0);
+    /// Dropped when its thread ends.
+    struct Thread;
+    impl Drop for Thread {
+        fn drop(&mut self) {
+            ENDED.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    thread_local! {
+        static THREAD: Thread = const { Thread };
+    }
+    let version = testing::version("a", Ok(()), |values| match values {
+        [13.0] => THREAD.with(|_| OPERATORS.run()),
+        values => double(values),
+    });
+    let version = testing::impatient(version, LIMIT);
+    let running = running(1, Duration::ZERO);
+    for _ in 0..3 {
+        let overdue = value(running.row(&version, 13.0).await).await;
+        assert!(
+            matches!(overdue, Err(JobError::Overrun(LIMIT))),
+            "{overdue:?}"
+        );
+    }
+    let after = value(running.row(&version, 14.0).await).await;
+    assert!(matches!(after, Ok(28.0)), "{after:?}");
+    running
+        .shows(r#"inferq_engine_failures_total{kind="timeout"} 3"#)
+        .await;
+    let ended = async {
+        while ENDED.load(Ordering::SeqCst) < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let ended = tokio::time::timeout(PATIENCE, ended).await;
+    ended.expect("each thread came back, and others had its place");
+    running.shows("inferq_stuck_threads 0").await;
+    assert!(!running.worn_out.is_cancelled());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_failing_batch_only_rows_that_somebody_waits_for_are_run_again() {
+    static GATE: Gate = Gate::shut();
+    static BEGUN: Operators = Operators::none();
+    static IN_VAIN: AtomicUsize = AtomicUsize::new(0);
+    let version = testing::version("a", Ok(()), |values| match values {
+        [13.0, 14.0, ..] => {
+            BEGUN.0.fetch_add(1, Ordering::SeqCst);
+            GATE.pass();
+            Err(RunError::Model("thirteen".into()))
+        }
+        [13.0] => Err(RunError::Model("thirteen".into())),
+        values => {
+            let gone = values.contains(&14.0) || values.contains(&15.0);
+            IN_VAIN.fetch_add(usize::from(gone), Ordering::SeqCst);
+            double(values)
+        }
+    });
+    let running = running(4, Duration::from_secs(30));
+    let mut answers = Vec::new();
+    for row in [13.0, 14.0, 15.0, 16.0] {
+        answers.push(running.row(&version, row).await);
+    }
+    let last = answers.pop().expect("four");
+    let guilty = answers.remove(0);
+    let begun = async {
+        while BEGUN.0.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, begun)
+        .await
+        .expect("it runs");
+    drop(answers);
+    GATE.open();
+    let (guilty, last) = (value(guilty).await, value(last).await);
+    assert!(matches!(guilty, Err(JobError::Model(_))), "{guilty:?}");
+    assert!(matches!(last, Ok(32.0)), "{last:?}");
+    assert_eq!(IN_VAIN.load(Ordering::SeqCst), 0);
 }

@@ -1,9 +1,10 @@
-//! The watch over executor threads: none of them can be interrupted, but each can be given up.
+//! The watch over executor threads: an operator cannot be interrupted, but its thread can be given up.
 //!
 //! A forward pass that takes longer than its model's `limits.run_timeout` ends for everybody else: its
 //! jobs are tried again, so their progress acknowledgements stop, and another thread takes the place of
-//! the one that runs it. What that thread still brings is dropped. Stuck threads burn cores, so at the
-//! second one the worker is worn out, and a new process has to take its place.
+//! the one that runs it. As nobody waits for it any more, it stops at its next operator, and its thread
+//! ends. One that does not come to that is stuck. Stuck threads burn cores, so at the second one the
+//! worker is worn out, and a new process has to take its place.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -63,7 +64,7 @@ impl Board {
         let mut runs = self.lock();
         let in_time = runs.end(thread);
         if !in_time {
-            self.metrics.stuck_threads(runs.stuck());
+            self.metrics.stuck_threads(runs.stuck(Instant::now()));
         }
         in_time
     }
@@ -79,28 +80,28 @@ impl Executors {
     /// Cancels `worn_out` once the process should be replaced, and goes on: a drain needs threads too.
     pub async fn watch(mut self, worn_out: CancellationToken, ended: CancellationToken) {
         loop {
-            let next = self.board.lock().next_look();
-            tokio::select! {
-                () = ended.cancelled() => return,
-                () = self.board.changed.notified() => continue,
-                () = sleep_until(next) => {}
-            }
-            let (overdue, stuck) = {
-                let mut runs = self.board.lock();
-                (runs.overdue(Instant::now()), runs.stuck())
+            let (overdue, stuck, next) = {
+                let (mut runs, now) = (self.board.lock(), Instant::now());
+                let (overdue, stuck) = (runs.overdue(now), runs.stuck(now));
+                self.metrics.stuck_threads(stuck);
+                (overdue, stuck, runs.next_look(now))
             };
             for running in overdue {
                 if !self.give_up(&running) {
                     worn_out.cancel();
                 }
             }
-            self.metrics.stuck_threads(stuck);
             if stuck >= MOST_STUCK && !worn_out.is_cancelled() {
                 error!(
                     stuck,
                     "forward passes do not return: this worker drains and exits; look at the model, or raise limits.run_timeout in its model.toml"
                 );
                 worn_out.cancel();
+            }
+            tokio::select! {
+                () = ended.cancelled() => return,
+                () = self.board.changed.notified() => {}
+                () = sleep_until(next) => {}
             }
         }
     }

@@ -1,8 +1,10 @@
 //! What a session owes its thread: recovery, independence of others, and the same bits for any batch.
 
+use std::cell::Cell;
+
 use inferq_engine::{Element, InputError, Model, RunError, Session, Tensor};
 
-use crate::cases::{model, run_by_onnx_runtime};
+use crate::cases::{Stored, model, run_by_onnx_runtime};
 
 fn f32_tensor(shape: &[usize]) -> Tensor {
     let elements: usize = shape.iter().product();
@@ -46,6 +48,33 @@ fn a_run_that_fails_inside_the_model_does_not_spoil_the_next() {
             .run(vec![i64_tensor(&[1, 2, 0])])
             .expect("the session is well again");
         assert_eq!(again[0].bytes(), good[0].bytes());
+    }
+}
+
+#[test]
+fn a_run_that_nobody_wants_any_more_stops_before_any_operator_and_does_not_spoil_the_next() {
+    let model = model("encoder");
+    let (inputs, _) = run_by_onnx_runtime("encoder");
+    let inputs: Vec<Tensor> = inputs.iter().map(Stored::tensor).collect();
+    let mut session = model.session().expect("a session");
+    let (asked, most) = (Cell::new(0), Cell::new(usize::MAX));
+    let wanted = || {
+        asked.set(asked.get() + 1);
+        asked.get() <= most.get()
+    };
+    let whole = session.run_while(inputs.clone(), &wanted).expect("wanted");
+    let operators = asked.get();
+    assert!(operators > 10, "{operators}");
+    for stop in 0..operators {
+        asked.set(0);
+        most.set(stop);
+        let stopped = session.run_while(inputs.clone(), &wanted);
+        assert!(matches!(stopped, Err(RunError::Stopped)), "{stopped:?}");
+        assert_eq!(asked.get(), stop + 1, "nothing runs after the no");
+        let next = session.run(inputs.clone()).expect("it is well");
+        for (next, whole) in next.iter().zip(&whole) {
+            assert_eq!(next.bytes(), whole.bytes(), "after {stop} operators");
+        }
     }
 }
 
