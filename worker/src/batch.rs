@@ -5,6 +5,7 @@
 //! least executor time is next; between lanes 8:4:1; within a lane the earliest deadline first. Work
 //! larger than a batch is taken piece by piece. Work that nobody waits for any more is dropped, and so
 //! is work that takes longer than is left until its deadline (`models/pace.rs`): its job hears that at once.
+//! How large a batch may be for the deadlines of its rows is in `batch/size.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 use inferq_schemas::subjects::{Lane, ModelName};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::batch::place::{GroupKey, Order, group_key, order};
+use crate::batch::size::{Ahead, rows_together};
 use crate::config::BatchLimits;
 use crate::deadline::Deadline;
 use crate::disposition::JobError;
@@ -21,6 +24,9 @@ use crate::fair::FairShare;
 use crate::metrics::CloseReason;
 use crate::models::Version;
 use crate::work::{Rows, Work};
+
+mod place;
+mod size;
 
 /// Rows that run together.
 #[derive(Debug)]
@@ -115,23 +121,6 @@ async fn sleep_until(due: Option<Instant>) {
     if let Some(due) = due {
         tokio::time::sleep_until(due.into()).await;
     }
-}
-
-/// Work of one version and shape.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct GroupKey {
-    model: ModelName,
-    version: usize,
-    /// Shapes of the inputs without their rows; empty for work that runs alone.
-    shapes: Vec<Vec<usize>>,
-}
-
-/// Place in a lane: the earliest deadline first, those without one last, then in order of arrival.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Order {
-    without_deadline: bool,
-    deadline: Option<Deadline>,
-    id: u64,
 }
 
 #[derive(Debug)]
@@ -250,11 +239,11 @@ impl Waiting {
 
     /// Fills a batch from `lane` first and then from the others, high before low.
     fn fill(&mut self, key: &GroupKey, lane: Lane) -> Option<Batch> {
-        let most = self.limits.max_batch_rows.get();
         let mut slices: Vec<Slice> = Vec::new();
         let mut units = 0;
         let mut lanes = vec![lane];
         lanes.extend(Lane::ALL.into_iter().filter(|other| *other != lane));
+        let most = self.rows_together(key, &lanes);
         for lane in lanes {
             while units < most {
                 let Some(slice) = self.take_slice(key, lane, most - units) else {
@@ -268,14 +257,44 @@ impl Waiting {
                 }
             }
         }
-        let close = if units >= most {
+        let close = if units >= self.limits.max_batch_rows.get() {
             CloseReason::Full
+        } else if self.groups.contains_key(key) {
+            CloseReason::Deadline
         } else if self.limits.batch_wait.is_zero() {
             CloseReason::Idle
         } else {
             CloseReason::Wait
         };
         batch(slices, close)
+    }
+
+    /// Rows of a group that should leave together, which fill a batch unless that makes some of them late.
+    fn rows_together(&self, key: &GroupKey, lanes: &[Lane]) -> usize {
+        let most = self.limits.max_batch_rows.get();
+        let (Some(group), false) = (self.groups.get(key), key.runs_alone()) else {
+            return most;
+        };
+        let orders = lanes.iter().filter_map(|lane| group.lanes.get(lane));
+        let items = orders
+            .flatten()
+            .filter_map(|order| self.items.get(&order.id));
+        let (mut ahead, mut rows, mut pace) = (Vec::new(), 0, None);
+        for item in items {
+            let left = item.work.units() - item.next;
+            ahead.push(Ahead {
+                rows: left,
+                deadline: item.work.deadline,
+            });
+            (rows, pace) = (rows + left, Some(&item.work.version.pace));
+            if rows > most {
+                break;
+            }
+        }
+        let now = Instant::now();
+        let takes = |rows| pace.and_then(|pace| pace.least(rows, now));
+        // Work without rows leaves too.
+        rows_together(&ahead, most, now, takes).max(1)
     }
 
     /// Up to `most` units of the first item of `lane`; an item that is used up leaves.
@@ -355,35 +374,6 @@ fn batch(slices: Vec<Slice>, close: CloseReason) -> Option<Batch> {
         slices,
         close,
     })
-}
-
-fn order(work: &Work, id: u64) -> Order {
-    Order {
-        without_deadline: work.deadline.is_none(),
-        deadline: work.deadline,
-        id,
-    }
-}
-
-fn group_key(work: &Work) -> GroupKey {
-    let shapes = match work.rows {
-        Rows::Whole => Vec::new(),
-        Rows::Some(_) => work
-            .inputs
-            .iter()
-            .map(|input| input.shape.get(1..).unwrap_or_default().to_vec())
-            .collect(),
-    };
-    GroupKey {
-        model: work.version.model.clone(),
-        version: version_id(&work.version),
-        shapes,
-    }
-}
-
-/// Tells loaded versions apart, also two loads of the same number.
-fn version_id(version: &Arc<Version>) -> usize {
-    Arc::as_ptr(version).addr()
 }
 
 #[cfg(test)]

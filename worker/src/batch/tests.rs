@@ -254,6 +254,38 @@ fn a_cold_worker_refuses_nothing() {
     assert!(waiting.take().is_some());
 }
 
+#[test]
+fn rows_that_would_make_another_late_are_left_for_the_next_batch() {
+    let version = paced(Duration::from_secs(1));
+    for _ in 0..100 {
+        version
+            .pace
+            .record(4, Duration::from_secs(60), Instant::now());
+    }
+    let of = |lane, deadline| by_row(&version, &[1.0], lane, deadline);
+    let (mut waiting, mut answers) = waiting(
+        32,
+        vec![
+            of(Lane::Normal, None),
+            of(Lane::High, None),
+            of(Lane::High, None),
+            of(Lane::Normal, ends_in(30_000)),
+        ],
+    );
+    let first = waiting.take().expect("work is waiting");
+    assert_eq!((first.rows(), first.close), (3, CloseReason::Deadline));
+    assert!(
+        first
+            .slices
+            .iter()
+            .any(|slice| slice.work.deadline.is_some())
+    );
+    let second = waiting.take().expect("one is left, and not refused");
+    assert_eq!((second.rows(), second.close), (1, CloseReason::Idle));
+    assert!(waiting.is_empty());
+    assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lone_job_leaves_when_its_wait_is_over() {
     let wait = Duration::from_millis(4);

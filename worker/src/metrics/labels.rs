@@ -69,6 +69,8 @@ words! {
         Full = "full",
         /// Its rows had waited long enough.
         Wait = "wait",
+        /// More rows would have made some of it late.
+        Deadline = "deadline",
         /// Its model runs each job by itself.
         Alone = "alone",
     }

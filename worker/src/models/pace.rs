@@ -4,6 +4,7 @@
 //! `KEPT` runs of their size, so that a single slow run refuses nobody; of a size that was run less
 //! often, that of the next smaller one, since more rows take no less. A job is told by this that it cannot
 //! be run in time, so it is a lower bound: of its own rows alone, whatever waits before them or beside.
+//! Which rows run beside them is another question, and `batch/size.rs` answers it.
 //!
 //! Nothing is known before `KEPT` runs, nor a moment after the last one: a worker that refuses all jobs of
 //! a model would measure no more, and never learn that the machine has become faster again.
