@@ -1,5 +1,7 @@
 //! `inferq up`: everything on this machine in one terminal.
 
+mod worn_out;
+
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr},
@@ -7,15 +9,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use inferq::{
     AssetPlan, WorkerRecord,
     stack::{DataFolder, Log, Port, RedisChoice, Stack, StackError, StackOptions},
 };
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use super::{Ended, Global, output::Output};
+use worn_out::{Restarts, is_worn_out};
 
 /// Loading and proving a large model takes a while; after this the first report comes without it.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -100,18 +104,20 @@ impl Up {
     }
 }
 
-/// Until somebody asks to stop, or nats-server ends.
+/// Until somebody asks to stop, nats-server ends, or a worker is worn out again and again.
 async fn serve(stack: &Stack, stop: &mut Stop, output: &Output) -> anyhow::Result<Ended> {
     tokio::select! {
         ready = stack.wait_ready(READY_WITHIN) => match ready {
             Ok(()) => {}
             Err(error @ StackError::NotReady { .. }) => output.note(&format!("{error}; going on without")),
+            // Jobs that an earlier run has left may wear a worker out before the others are ready.
+            Err(StackError::WorkerEnded { status, .. }) if is_worn_out(status) => {}
             Err(error) => return Err(error.into()),
         },
         () = stop.asked() => return Ok(Ended::Well),
     }
     announce(stack, output).await?;
-    let mut mourned = HashSet::new();
+    let (mut mourned, mut restarts) = (HashSet::new(), Restarts::default());
     loop {
         tokio::select! {
             () = stop.asked() => return Ok(Ended::Well),
@@ -122,18 +128,32 @@ async fn serve(stack: &Stack, stop: &mut Stop, output: &Output) -> anyhow::Resul
         }
         let workers = stack.workers();
         let running = workers.iter().filter(|worker| worker.is_running()).count();
-        for worker in &workers {
-            if let Some(status) = worker.exited()
-                && mourned.insert(worker.pid())
-            {
-                output.note(&format!(
-                    "{} ended ({status}), {running} still run; what it held is delivered to others",
-                    worker.id()
-                ));
-                if running == 0 {
-                    output.note("no worker is left: jobs wait in the queue until you stop this and run it again");
-                }
+        for (index, worker) in workers.iter().enumerate() {
+            let Some(status) = worker.exited() else {
+                continue;
+            };
+            if !mourned.insert(worker.pid()) {
+                continue;
             }
+            let id = worker.id();
+            if is_worn_out(status) {
+                let pause = restarts.worn_out(index, Instant::now());
+                let pause = pause.with_context(|| format!("{id} is not started again"))?;
+                output.note(&format!(
+                    "{id} is worn out ({status}): forward passes do not return; it starts again in {}",
+                    humantime::format_duration(pause)
+                ));
+                continue;
+            }
+            output.note(&format!(
+                "{id} ended ({status}), {running} still run; what it held is delivered to others"
+            ));
+            if running == 0 && restarts.pending() == 0 {
+                output.note("no worker is left: jobs wait in the queue until you stop this and run it again");
+            }
+        }
+        for index in restarts.due(Instant::now()) {
+            stack.restart_worker(index).await?;
         }
     }
 }
