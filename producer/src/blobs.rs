@@ -227,25 +227,30 @@ impl Client {
         }
     }
 
-    /// Deletes a body that nobody needs any more, without waiting for it; else its age does.
+    /// Deletes a body that nobody needs any more; one that is not there is as good as deleted.
+    pub(crate) async fn delete_body(&self, reference: &PayloadRef) -> Result<(), BlobError> {
+        let record = match self.blob_record(reference).await {
+            Ok(record) => record,
+            Err(BlobError::Missing { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let stream = self.blobs_stream().await?;
+        // The record first: a body is there as long as its record is.
+        for subject in [
+            self.inner.names.blob_record(reference.name()),
+            self.inner.names.blob_parts(&record.parts),
+        ] {
+            self.answered(stream.purge().filter(subject)).await?;
+        }
+        Ok(())
+    }
+
+    /// The same without waiting for it; what it does not delete its age does.
     pub(crate) fn forget_body(&self, reference: &PayloadRef) {
         let (client, reference) = (self.clone(), reference.clone());
         tokio::spawn(async move {
-            let deleted = async {
-                let record = client.blob_record(&reference).await?;
-                let stream = client.blobs_stream().await?;
-                // The record first: a body is there as long as its record is.
-                for subject in [
-                    client.inner.names.blob_record(reference.name()),
-                    client.inner.names.blob_parts(&record.parts),
-                ] {
-                    client.answered(stream.purge().filter(subject)).await?;
-                }
-                Ok::<_, BlobError>(())
-            };
-            match deleted.await {
-                Ok(()) | Err(BlobError::Missing { .. }) => {}
-                Err(error) => tracing::debug!(%error, "a body was left to its age"),
+            if let Err(error) = client.delete_body(&reference).await {
+                tracing::debug!(%error, "a body was left to its age");
             }
         });
     }

@@ -166,11 +166,39 @@ impl DeadLetters {
         }
     }
 
-    /// Deletes a letter; its job's outcome stays. Says whether it was there.
+    /// Deletes a letter, and with the last one of a job its body by reference; the job's outcome stays.
+    /// Says whether the letter was there. A body that cannot be deleted leaves its bucket after a day.
     ///
     /// # Errors
-    /// [`DeadError`] if the server did not delete it.
+    /// [`DeadError`] if the server did not delete the letter.
     pub async fn purge(&self, entry: &DeadEntry) -> Result<bool, DeadError> {
+        // One that somebody else took off may be queued again, and needs its body.
+        if !self.delete(entry).await? {
+            return Ok(false);
+        }
+        if let Some(reference) = entry.body_reference()
+            && !self.has_another(entry).await
+            && let Err(error) = self.client.delete_body(&reference).await
+        {
+            let job = &entry.job;
+            tracing::warn!(%job, %error, "the body of a dead letter was left to its age");
+        }
+        Ok(true)
+    }
+
+    /// Whether its job has one more letter, or may have.
+    async fn has_another(&self, entry: &DeadEntry) -> bool {
+        let subjects = &self.client.inner.subjects;
+        let subject = subjects.dead(&entry.model, entry.lane, &entry.job);
+        let Ok(stream) = self.stream().await else {
+            return true;
+        };
+        let last = stream.get_last_raw_message_by_subject(&subject).await;
+        !last.is_err_and(|error| error.kind() == LastRawMessageErrorKind::NoMessageFound)
+    }
+
+    /// Deletes a letter and nothing else. Says whether it was there.
+    async fn delete(&self, entry: &DeadEntry) -> Result<bool, DeadError> {
         let stream = self.stream().await?;
         let asked = self.api("STREAM.MSG.DELETE");
         let deleted = stream.delete_message(entry.sequence);

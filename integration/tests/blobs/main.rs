@@ -3,6 +3,7 @@
 mod crash;
 mod memory;
 mod plain_clients;
+mod purge;
 mod refused;
 mod replay;
 mod round_trip;

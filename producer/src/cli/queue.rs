@@ -133,16 +133,26 @@ impl Purge {
 }
 
 fn tell(model: &ModelName, lane: Lane, purged: Purged, output: &Output) -> anyhow::Result<()> {
-    let Purged { removed, answered } = purged;
+    let Purged {
+        removed,
+        answered,
+        bodies_left,
+    } = purged;
     if output.is_json() {
         return output.line(&json!({
             "model": model, "lane": lane, "removed": removed, "answered": answered,
+            "bodies_left": bodies_left,
         }));
     }
     output.print(&format!("{model} {lane}: {removed} jobs removed"));
     if answered > 0 {
         output.note(&format!(
             "{answered} more had an outcome already; a worker takes them off"
+        ));
+    }
+    if bodies_left > 0 {
+        output.note(&format!(
+            "{bodies_left} bodies by reference could not be deleted; they leave the bucket after a day"
         ));
     }
     Ok(())

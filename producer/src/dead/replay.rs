@@ -156,7 +156,7 @@ impl DeadLetters {
         entry: &DeadEntry,
         submitted: Submitted,
     ) -> Result<Replayed, ReplayError> {
-        match self.purge(entry).await {
+        match self.delete(entry).await {
             // Gone already: somebody replayed or purged it at the same time.
             Ok(_) => Ok(Replayed {
                 submitted,

@@ -49,6 +49,8 @@ pub struct Purged {
     pub removed: u64,
     /// Jobs that had another outcome already: a worker is about to take them off.
     pub answered: u64,
+    /// Bodies by reference of removed jobs that the bucket did not delete; it does so after a day.
+    pub bodies_left: u64,
 }
 
 /// A job as it lies in its stream.
@@ -92,20 +94,32 @@ impl Queues {
             }
         });
         let ends = waiting.map_ok(|message| {
-            let end = self.end(&stream, name, model, message, options);
-            within(name, end)
-        });
-        let purged = ends.try_buffer_unordered(AT_ONCE).try_fold(
-            Purged::default(),
-            |mut sum, removed| async move {
-                if removed {
-                    sum.removed += 1;
-                } else {
-                    sum.answered += 1;
+            let (stream, replies) = (&stream, &options.reply_prefixes);
+            async move {
+                let job = Queued::read(name, model, &message, replies);
+                if !within(name, self.end(stream, name, &message.subject, &job)).await? {
+                    let answered = 1;
+                    return Ok(Purged {
+                        answered,
+                        ..Purged::default()
+                    });
                 }
-                Ok(sum)
-            },
-        );
+                Ok(Purged {
+                    removed: 1,
+                    bodies_left: u64::from(!self.delete_body(&job).await),
+                    ..Purged::default()
+                })
+            }
+        });
+        let purged =
+            ends.try_buffer_unordered(AT_ONCE)
+                .try_fold(Purged::default(), |sum, job| async move {
+                    Ok(Purged {
+                        removed: sum.removed + job.removed,
+                        answered: sum.answered + job.answered,
+                        bodies_left: sum.bodies_left + job.bodies_left,
+                    })
+                });
         let purged = purged.await?;
         // Replies have no confirmation of their own.
         within(name, async {
@@ -121,25 +135,34 @@ impl Queues {
         &self,
         stream: &Stream<I>,
         name: &str,
-        model: &ModelName,
-        message: StreamMessage,
-        options: &PurgeOptions,
+        subject: &str,
+        job: &Queued,
     ) -> Result<bool, QueueError> {
-        let job = Queued::read(name, model, &message, &options.reply_prefixes);
-        if !self.cancel(name, &job).await? {
+        if !self.cancel(name, job).await? {
             return Ok(false);
         }
-        self.reply(name, &job).await?;
+        self.reply(name, job).await?;
         let asked = format!("$JS.API.STREAM.MSG.DELETE.{name}");
         let deleted = stream.delete_message(job.sequence);
         if let Err(error) = self.client.inner.denials.watch(&asked, deleted).await? {
             // Taken off by a worker that held it is as good.
-            let found = next_on(stream, name, &message.subject, job.sequence).await?;
+            let found = next_on(stream, name, subject, job.sequence).await?;
             if found.is_some_and(|found| found.sequence == job.sequence) {
                 return Err(QueueError::of(name, error.into()));
             }
         }
         Ok(true)
+    }
+
+    /// Deletes the body of a job that has ended, if it has one by reference; false if that failed.
+    async fn delete_body(&self, job: &Queued) -> bool {
+        let Some(reference) = &job.headers.payload_ref else {
+            return true;
+        };
+        let deleted = self.client.delete_body(reference).await;
+        deleted
+            .inspect_err(|error| tracing::debug!(%error, "a body was left to its age"))
+            .is_ok()
     }
 
     /// Makes `cancelled` the outcome of a job, unless it has another.
