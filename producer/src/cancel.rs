@@ -6,6 +6,7 @@ use async_nats::{Request, RequestErrorKind};
 use inferq_schemas::{ErrorCode, Failure, JobId};
 
 use crate::{
+    blobs::BlobError,
     client::Client,
     denied::DeniedSubject,
     error::Source,
@@ -37,6 +38,15 @@ pub enum CancelError {
         /// How long we waited.
         after: Duration,
     },
+    /// The job had ended, and its answer is too large for a message and could not be fetched.
+    #[error("job {id} has ended, its answer is too large for a message: {source}")]
+    Blob {
+        /// The job.
+        id: JobId,
+        /// Why not.
+        #[source]
+        source: BlobError,
+    },
     /// The answer is not one that this version reads.
     #[error("the answer cannot be read: {reason}; use an `inferq` as new as the workers")]
     Unreadable {
@@ -57,6 +67,7 @@ impl CancelError {
         match self {
             Self::Failed(failure) => failure.code,
             Self::Deadline { .. } => ErrorCode::Deadline,
+            Self::Blob { source, .. } => source.code(),
             Self::Unreadable { .. } => ErrorCode::Model,
             Self::NoWorker { .. } | Self::Denied(_) | Self::Request(_) => ErrorCode::Unavailable,
         }
@@ -69,8 +80,8 @@ impl Client {
     /// That is [`Status::Cancelled`](crate::Status::Cancelled), unless the job had ended before: then
     /// it stays as it ended, and its outcome is returned. A job that is queued is not run, one that
     /// runs is not answered. An id that no job has had yet is taken by this, and a job sent under it
-    /// later is not run. Ends within 10 s, whatever happens to the connection. An answer too large for a
-    /// message stays where it is; [`Client::result`] fetches it.
+    /// later is not run. It is decided within 10 s, whatever happens to the connection; an answer that
+    /// stands and is too large for a message is then fetched, as [`Client::result`] does.
     ///
     /// ```no_run
     /// # async fn example(client: inferq::Client, id: inferq::JobId) -> Result<(), Box<dyn std::error::Error>> {
@@ -102,9 +113,15 @@ impl Client {
             _ => CancelError::Request(error.into()),
         })?;
         let failed = service_error(answer.headers.as_ref());
-        Outcome::read(answer.headers.as_ref(), answer.payload).map_err(|reason| match failed {
+        let outcome = Outcome::read(answer.headers.as_ref(), answer.payload);
+        let outcome = outcome.map_err(|reason| match failed {
             Some(failure) => CancelError::Failed(failure),
             None => CancelError::Unreadable { reason },
+        })?;
+        let whole = self.whole(outcome).await;
+        whole.map_err(|source| CancelError::Blob {
+            id: id.clone(),
+            source,
         })
     }
 }

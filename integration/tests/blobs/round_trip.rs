@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::{TryStreamExt, stream};
-use inferq::{ErrorCode, ResultMode, SubmitError};
+use inferq::{CancelError, ErrorCode, ResultMode, SubmitError};
 use inferq_integration::{PATIENCE, messages_in, plain, wait_until_empty};
 
 use crate::{bucket, check, large_job, objects, passing, wait_for_objects};
@@ -37,6 +37,23 @@ async fn a_body_and_an_answer_above_max_payload_go_as_job_as_call_and_to_be_read
     let reference = record.header("Infer-Payload-Ref").context("it has one")?;
     let (name, _) = reference.split_once(';').context("name and size")?;
     assert!(kept.iter().any(|kept| kept == name), "{reference}");
+    Ok(stack.stop().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_answer_that_stands_is_what_a_cancellation_returns() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let stack = passing(folder.path(), 1).await?;
+    let client = stack.client();
+    let ended = client.run(large_job(1)?).await?;
+    let id = &ended.headers.job_id;
+    check(&client.cancel(id).await?, 1)?;
+    let reference = ended.headers.payload_ref.as_ref();
+    let reference = reference.context("it is too large for a message")?;
+    bucket(client).await?.delete(reference.name()).await?;
+    let error = client.cancel(id).await.err().context("it is gone")?;
+    assert!(matches!(error, CancelError::Blob { .. }), "{error}");
+    assert_eq!(error.code(), ErrorCode::NotFound);
     Ok(stack.stop().await?)
 }
 
