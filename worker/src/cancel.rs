@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_nats::{Message, SubscribeError, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
-use inferq_schemas::headers::{OutcomeHeaders, Status, names};
+use inferq_schemas::headers::{OutcomeHeaders, Status};
 use inferq_schemas::identity::JobId;
 use inferq_schemas::{ContentType, ErrorCode, Failure};
 use tokio::task::JoinSet;
@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use crate::disposition::JobError;
 use crate::job::{Author, Outcome};
-use crate::ledger::{Keep, Ledger, header_map};
+use crate::ledger::{Keep, Ledger};
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::pull::micro::Member;
 use crate::settlement::Event;
@@ -110,6 +110,13 @@ impl Canceller {
         while answers.join_next().await.is_some() {}
     }
 
+    async fn refuse(&self, reply: Option<&str>, code: ErrorCode, message: String) {
+        if let Some(reply) = reply {
+            let failure = Failure::new(code, message);
+            self.ledger.refuse(reply, &failure, ContentType::Json).await;
+        }
+    }
+
     async fn call_off(self, request: Message) {
         let reply = request.reply.as_deref();
         let Some(job) = self.ledger.subjects().parse_cancel(&request.subject) else {
@@ -190,24 +197,5 @@ impl Canceller {
         };
         let put = timeout(BURY_WITHIN, put).await;
         put.map_err(|_| "no answer".to_owned())?
-    }
-
-    async fn refuse(&self, reply: Option<&str>, code: ErrorCode, message: String) {
-        let Some(reply) = reply else { return };
-        let failure = Failure::new(code, message);
-        let content_type = ContentType::Json;
-        let headers = header_map([
-            (names::SERVICE_ERROR, failure.header_message()),
-            (names::SERVICE_ERROR_CODE, code.as_u16().to_string()),
-            (names::CONTENT_TYPE, content_type.mime().to_owned()),
-        ]);
-        let sent = self
-            .ledger
-            .client()
-            .publish_with_headers(reply.to_owned(), headers, failure.body(content_type))
-            .await;
-        if let Err(error) = sent {
-            warn!(%error, "a refusal was not delivered");
-        }
     }
 }

@@ -23,6 +23,7 @@ use crate::settlement::Event;
 
 mod headers;
 mod problem;
+mod refusal;
 
 use headers::{bytes_of, dead_headers, dead_reason, headers_again};
 pub use headers::{header_map, header_pairs};

@@ -8,12 +8,11 @@ use inferq_schemas::headers::{JobHeaders, names};
 use inferq_schemas::identity::JobId;
 use inferq_schemas::subjects::{Lane, ModelName};
 use inferq_schemas::{ContentType, ErrorCode, Failure};
-use tracing::warn;
 
 use super::Doors;
 use crate::clock::unix_ms_now;
 use crate::deadline::rpc_deadline_unix_ms;
-use crate::ledger::{header_map, header_pairs, server_code};
+use crate::ledger::{header_pairs, server_code};
 
 /// How long a spilled request waits for the stream's word.
 const SPILL_TIMEOUT: Duration = Duration::from_millis(250);
@@ -105,24 +104,9 @@ impl Doors {
     }
 
     async fn refuse(&self, reply: &str, asked: &JobHeaders, code: ErrorCode, message: &str) {
-        let failure = Failure {
-            code,
-            message: message.to_owned(),
-        };
+        let failure = Failure::new(code, message);
         let content_type = asked.content_type.unwrap_or(ContentType::Json);
-        let headers = header_map([
-            (names::SERVICE_ERROR, failure.message.clone()),
-            (names::SERVICE_ERROR_CODE, code.as_u16().to_string()),
-            (names::CONTENT_TYPE, content_type.mime().to_owned()),
-        ]);
-        let sent = self
-            .ledger
-            .client()
-            .publish_with_headers(reply.to_owned(), headers, failure.body(content_type))
-            .await;
-        if let Err(error) = sent {
-            warn!(%error, "a refusal was not delivered");
-        }
+        self.ledger.refuse(reply, &failure, content_type).await;
     }
 }
 
