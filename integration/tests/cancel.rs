@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
+use inferq::dead::{DeadFilter, ReplayOptions};
 use inferq::stack::{Stack, StackOptions};
 use inferq::{CancelError, ErrorCode, JobId, ModelName, Outcome, Status};
 use inferq_integration::lone::LoneWorker;
@@ -59,6 +60,47 @@ async fn a_queued_job_that_is_cancelled_is_never_run() -> Result<()> {
     wait_for_metric(client, "late", ended, 1.0).await?;
     let runs = r#"inferq_batch_rows_count{model="digits"}"#;
     assert_eq!(metric(client, "late", runs).await?, 0.0);
+    assert_eq!(messages_in(client, "INFER_RESULTS").await?, 1);
+    assert_eq!(messages_in(client, "INFER_DEAD").await?, 0);
+    Ok(stack.stop().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queued_replay_that_is_cancelled_is_never_run_and_a_later_one_is() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let stack = busy_stack(folder.path(), &["--serve", "spin"]).await?;
+    let client = stack.client();
+    let mut early = LoneWorker::start(client, stack.nats_url(), "early").await?;
+    let narrow = job("digits", r#"{"instances": [[1, 2, 3]]}"#);
+    let failed = client.run(narrow).await?;
+    assert_eq!(failed.status(), Status::Error);
+    let id = failed.headers.job_id;
+    wait_until_empty(client, "INFER_JOBS").await?;
+    let letter = || async {
+        let filter = DeadFilter {
+            jobs: vec![id.clone()],
+            ..DeadFilter::default()
+        };
+        let letter = client.dead().list(&filter).await?.letters.pop();
+        letter.context("a dead letter")
+    };
+    // No replay is queued, and the next one is as good as any.
+    assert_eq!(client.cancel(&id).await?.status(), Status::Error);
+    let options = ReplayOptions::default();
+    let replayed = client.dead().replay(&letter().await?, &options).await?;
+    let outcome = client.dead().wait(&replayed, PATIENCE).await?;
+    assert_eq!(outcome.status(), Status::Error, "it has run again");
+    wait_until_empty(client, "INFER_JOBS").await?;
+    early.kill().await?;
+
+    let replayed = client.dead().replay(&letter().await?, &options).await?;
+    assert_eq!(messages_in(client, "INFER_JOBS").await?, 1);
+    let told = client.cancel(&id).await?;
+    assert_eq!(told.status(), Status::Error, "it had ended, and stands");
+    let _late = LoneWorker::start(client, stack.nats_url(), "late").await?;
+    let outcome = client.dead().wait(&replayed, PATIENCE).await?;
+    assert_eq!(outcome.status(), Status::Cancelled);
+    wait_until_empty(client, "INFER_JOBS").await?;
     assert_eq!(messages_in(client, "INFER_RESULTS").await?, 1);
     assert_eq!(messages_in(client, "INFER_DEAD").await?, 0);
     Ok(stack.stop().await?)

@@ -190,7 +190,7 @@ impl Admission {
             replay: job.replay(),
             proto: job.headers.proto,
             problems,
-            cancelled: called_off || self.tombstones.contains(&job.headers.id),
+            cancelled: called_off || self.tombstones.call_off(&job.headers, &job.origin),
             late: job.deadline.is_some_and(Deadline::has_passed),
         }
     }

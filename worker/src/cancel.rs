@@ -4,6 +4,7 @@
 //! through the queue group, writes the outcome `cancelled` by compare-and-set, then the tombstone
 //! that keeps a queued job from being run, and answers with the outcome that stands. So the results
 //! stream decides every race: a job that was answered first stays answered, and the canceller is told.
+//! Of one that had failed a replay may wait in the queue, which a tombstone of its own calls off.
 //!
 //! What is stopped at once is a job that waits here or is part of a batch to come. A forward pass that
 //! has begun stops at its next operator, unless somebody waits for other rows of it.
@@ -11,7 +12,6 @@
 use std::time::Duration;
 
 use async_nats::{Message, SubscribeError, Subscriber};
-use bytes::Bytes;
 use futures::StreamExt;
 use inferq_schemas::headers::{OutcomeHeaders, Status};
 use inferq_schemas::identity::JobId;
@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::cancelled::Tombstone;
 use crate::disposition::JobError;
 use crate::job::{Author, Outcome};
 use crate::ledger::{Keep, Ledger};
@@ -134,8 +135,13 @@ impl Canceller {
             return self.refuse(reply, ErrorCode::Unavailable, message).await;
         };
         let status = standing.headers.status;
-        if status == Status::Cancelled
-            && let Err(problem) = self.bury(&job).await
+        let tombstone = match status {
+            Status::Cancelled => Some(Tombstone::Job),
+            Status::Error | Status::Dead => standing.sequence.map(Tombstone::Replay),
+            Status::Ok | Status::Expired => None,
+        };
+        if let Some(tombstone) = tombstone
+            && let Err(problem) = self.bury(&job, tombstone).await
         {
             warn!(%job, problem, "no tombstone for a cancelled job, a worker may run it in vain");
         }
@@ -187,12 +193,12 @@ impl Canceller {
     }
 
     /// Leaves word for whoever is delivered the job later.
-    async fn bury(&self, job: &JobId) -> Result<(), String> {
+    async fn bury(&self, job: &JobId, tombstone: Tombstone) -> Result<(), String> {
         let put = async {
             let bucket = self.ledger.assets().cancel_kv();
             let bucket = self.ledger.jetstream().get_key_value(bucket).await;
             let bucket = bucket.map_err(|error| error.to_string())?;
-            let put = bucket.put(job.as_str(), Bytes::new()).await;
+            let put = bucket.put(job.as_str(), tombstone.value()).await;
             put.map(drop).map_err(|error| error.to_string())
         };
         let put = timeout(BURY_WITHIN, put).await;

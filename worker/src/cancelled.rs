@@ -2,35 +2,89 @@
 //!
 //! Every delivery is checked against them. A tombstone that has not arrived yet costs a run, never
 //! a wrong outcome: whoever cancels writes the outcome first.
+//!
+//! A job that had ended as `error` or `dead` stays so, but its replay may wait in the queue. Its tombstone
+//! names that outcome, and calls off the replay that would replace it, if it was queued before.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::jetstream::kv::Operation;
+use bytes::Bytes;
 use futures::StreamExt;
+use inferq_schemas::headers::JobHeaders;
 use inferq_schemas::identity::JobId;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::job::Origin;
 use crate::ledger::{Ledger, Unanswered};
 
 /// Pause before a watch that ended is opened again.
 const WATCH_AGAIN: Duration = Duration::from_secs(5);
 
+/// What is not to be run any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tombstone {
+    /// The job.
+    Job,
+    /// A replay that would replace the outcome with this sequence.
+    Replay(u64),
+}
+
+impl Tombstone {
+    /// As the bucket keeps it.
+    pub fn value(self) -> Bytes {
+        match self {
+            Tombstone::Job => Bytes::new(),
+            Tombstone::Replay(outcome) => outcome.to_string().into(),
+        }
+    }
+
+    fn of_value(value: &[u8]) -> Self {
+        let outcome = std::str::from_utf8(value).ok();
+        let outcome = outcome.and_then(|outcome| outcome.parse().ok());
+        outcome.map_or(Tombstone::Job, Tombstone::Replay)
+    }
+}
+
 /// The cancelled jobs. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Tombstones {
-    jobs: Arc<RwLock<HashSet<String>>>,
+    /// Each with when the bucket stored it, in unix milliseconds.
+    jobs: Arc<RwLock<HashMap<String, (Tombstone, u64)>>>,
 }
 
 impl Tombstones {
     /// Whether `job` was cancelled.
     pub fn contains(&self, job: &JobId) -> bool {
-        self.jobs
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(job.as_str())
+        let found = self.find(job);
+        found.is_some_and(|(tombstone, _)| tombstone == Tombstone::Job)
+    }
+
+    /// Whether the delivery with `headers` was cancelled: its job, or the replay that it is.
+    pub fn call_off(&self, headers: &JobHeaders, origin: &Origin) -> bool {
+        match (self.find(&headers.id), origin) {
+            (None, _) => false,
+            (Some((Tombstone::Job, _)), _) => true,
+            (Some((Tombstone::Replay(outcome), buried)), Origin::Queue(queued)) => {
+                headers.supersedes == Some(outcome) && queued.published_unix_ms <= buried
+            }
+            (Some((Tombstone::Replay(_), _)), Origin::Rpc { .. }) => false,
+        }
+    }
+
+    fn find(&self, job: &JobId) -> Option<(Tombstone, u64)> {
+        let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
+        jobs.get(job.as_str()).copied()
+    }
+
+    fn bury(&self, job: String, value: &[u8], stored: SystemTime) {
+        let stored = stored.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let stored_ms = u64::try_from(stored.as_millis()).unwrap_or(u64::MAX);
+        let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
+        jobs.insert(job, (Tombstone::of_value(value), stored_ms));
     }
 
     /// Follows the bucket until `stop`.
@@ -63,12 +117,77 @@ impl Tombstones {
             .map_err(Unanswered::of)?;
         while let Some(entry) = entries.next().await {
             let entry = entry.map_err(Unanswered::of)?;
-            let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
             match entry.operation {
-                Operation::Put => jobs.insert(entry.key),
-                Operation::Delete | Operation::Purge => jobs.remove(&entry.key),
-            };
+                Operation::Put => self.bury(entry.key, &entry.value, entry.created.into()),
+                Operation::Delete | Operation::Purge => {
+                    let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
+                    jobs.remove(&entry.key);
+                }
+            }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Queued;
+
+    /// When the tombstones of these tests were stored, in unix milliseconds.
+    const BURIED: u64 = 1_000;
+
+    fn buried(tombstone: Tombstone) -> Tombstones {
+        let tombstones = Tombstones::default();
+        let stored = UNIX_EPOCH + Duration::from_millis(BURIED);
+        tombstones.bury("a".to_owned(), &tombstone.value(), stored);
+        tombstones
+    }
+
+    /// Whether a delivery of `id`, a replay or not, is called off.
+    fn is_called_off(
+        tombstones: &Tombstones,
+        id: &str,
+        supersedes: Option<u64>,
+        published_unix_ms: u64,
+    ) -> bool {
+        let mut headers = JobHeaders::new(JobId::new(id).expect("a good id"));
+        headers.supersedes = supersedes;
+        let origin = Origin::Queue(Queued {
+            stream: "INFER_JOBS".to_owned(),
+            sequence: 1,
+            attempt: 1,
+            published_unix_ms,
+            ack: None,
+            recorded: true,
+        });
+        tombstones.call_off(&headers, &origin)
+    }
+
+    #[test]
+    fn a_cancelled_job_is_not_run_whenever_it_was_queued() {
+        let tombstones = buried(Tombstone::Job);
+        assert!(tombstones.contains(&JobId::new("a").expect("a good id")));
+        for (supersedes, published) in [(None, 1), (None, 2_000), (Some(7), 1)] {
+            assert!(is_called_off(&tombstones, "a", supersedes, published));
+        }
+        assert!(!is_called_off(&tombstones, "b", None, 1));
+    }
+
+    #[test]
+    fn of_a_failed_job_the_replay_that_was_queued_is_not_run_and_any_other_is() {
+        let tombstones = buried(Tombstone::Replay(7));
+        assert!(!tombstones.contains(&JobId::new("a").expect("a good id")));
+        assert!(is_called_off(&tombstones, "a", Some(7), BURIED));
+        assert!(
+            !is_called_off(&tombstones, "a", Some(7), BURIED + 1),
+            "a later one"
+        );
+        assert!(
+            !is_called_off(&tombstones, "a", Some(8), 1),
+            "of its next letter"
+        );
+        assert!(!is_called_off(&tombstones, "a", None, 1), "the job itself");
+        assert!(!is_called_off(&tombstones, "b", Some(7), 1));
     }
 }

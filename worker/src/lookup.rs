@@ -101,7 +101,7 @@ impl Lookup {
         } = admitted;
         // Within reach first, looked up after: a cancellation in between is seen by one of the two.
         let grip = self.in_hand.take(&job.headers.id);
-        let result = if self.tombstones.contains(&job.headers.id) {
+        let result = if self.tombstones.call_off(&job.headers, &job.origin) {
             Err(JobError::Cancelled)
         } else {
             let span = job.span.clone();

@@ -24,7 +24,7 @@ impl Admission {
         }
         // Within reach first, looked up after: a cancellation in between is seen by one of the two.
         let grip = self.in_hand.take(&job.headers.id);
-        if self.tombstones.contains(&job.headers.id) {
+        if self.tombstones.call_off(&job.headers, &job.origin) {
             return Err(JobError::Cancelled);
         }
         let deadline = job.deadline;
