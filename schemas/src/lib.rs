@@ -11,6 +11,7 @@
 //!    ([`tensor`]), or every problem with its place ([`RequestError`]).
 //! 4. [`cache_key`]: the key of its answer, whole or by row.
 //! 5. [`response`] or [`error`]: its outcome, in the encoding and form the request had.
+//! 6. [`event`]: what is told of it meanwhile.
 //!
 //! [`registry`] holds what workers and models say of themselves in key-value buckets. The same
 //! bodies are described for others in `infer.cddl` and `infer.schema.json` beside this crate.
@@ -67,6 +68,7 @@ pub mod assets;
 pub mod blob;
 pub mod cache_key;
 pub mod error;
+pub mod event;
 pub mod headers;
 pub mod identity;
 pub mod limits;
@@ -93,6 +95,7 @@ mod wire;
 pub use assets::Assets;
 pub use cache_key::{CacheKey, CacheScope};
 pub use error::{ErrorCode, Failure, nearest, shorten};
+pub use event::JobEvent;
 pub use headers::{
     DeadHeaders, HeaderProblem, JobHeaders, OutcomeHeaders, ParsedHeaders, ResultMode, Status,
     VersionSelector,

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use inferq_schemas::{ContentType, Failure, Form, InferRequest, InferResponse, Inputs, Limits};
+use inferq_schemas::{
+    ContentType, Failure, Form, InferRequest, InferResponse, Inputs, JobEvent, Limits,
+};
 
 use crate::examples;
 
@@ -87,6 +89,14 @@ fn failures_are_as_described() {
 }
 
 #[test]
+fn events_are_as_described() {
+    for (name, _) in examples::events() {
+        let json = examples::path(name, ContentType::Json);
+        assert_eq!(accepts("event", &json), Ok(()), "{name}");
+    }
+}
+
+#[test]
 fn refused_bodies_are_refused_by_description_and_decoder() {
     for path in files(examples::golden_folder().join("refused")) {
         let name = path
@@ -105,6 +115,7 @@ fn refused_bodies_are_refused_by_description_and_decoder() {
                 let decoded = InferResponse::decode(&body, kind, &Limits::default());
                 (decoded.is_ok(), "response")
             }
+            "event" => (JobEvent::from_body(&body).is_some(), "event"),
             _ => (Failure::from_body(&body, kind).is_some(), "failure"),
         };
         assert!(!decoded, "{name} was decoded");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use inferq_schemas::{
     CacheUse, ContentType, DataType, ErrorCode, Failure, Form, InferRequest, InferResponse, Inputs,
-    Parameter, ResponseParameters, Tensor,
+    JobEvent, Parameter, ResponseParameters, Status, Tensor,
 };
 
 /// Requests by the name of their file.
@@ -143,6 +143,34 @@ pub(crate) fn failure() -> Failure {
         ErrorCode::BadInput,
         "inputs[0].data: 63 values for shape [1,64]",
     )
+}
+
+/// Events by the name of their file.
+pub(crate) fn events() -> Vec<(&'static str, JobEvent)> {
+    let worker = || "w-1".to_owned();
+    let queued = |position, estimated_wait_ms| JobEvent::Queued {
+        position,
+        estimated_wait_ms,
+    };
+    let retrying = JobEvent::Retrying {
+        worker: worker(),
+        attempt: 1,
+        delay_ms: 612,
+        reason: "the worker is stopping".to_owned(),
+    };
+    let running = JobEvent::Running {
+        worker: worker(),
+        attempt: 2,
+        model_version: 3,
+    };
+    let status = Status::Cancelled;
+    vec![
+        ("event_queued", queued(0, None)),
+        ("event_queued_estimate", queued(1_200, Some(4_800_000_000))),
+        ("event_retrying", retrying),
+        ("event_running", running),
+        ("event_done", JobEvent::Done { status }),
+    ]
 }
 
 /// Where a golden file lies: JSON as it is, CBOR as hexadecimal text.

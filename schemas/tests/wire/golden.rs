@@ -4,7 +4,9 @@
 //! wire golden` writes the files anew; look at the difference before it is committed.
 
 use bytes::Bytes;
-use inferq_schemas::{ContentType, Failure, Form, InferRequest, InferResponse, Inputs, Limits};
+use inferq_schemas::{
+    ContentType, Failure, Form, InferRequest, InferResponse, Inputs, JobEvent, Limits,
+};
 
 use crate::examples;
 
@@ -89,5 +91,14 @@ fn failures_are_written_and_read_as_the_golden_bytes() {
             Failure::from_body(&golden, content_type),
             Some(failure.clone())
         );
+    }
+}
+
+#[test]
+fn events_are_written_and_read_as_the_golden_bytes() {
+    for (name, event) in examples::events() {
+        hold(name, ContentType::Json, &event.body());
+        let golden = examples::read(&examples::path(name, ContentType::Json));
+        assert_eq!(JobEvent::from_body(&golden), Some(event), "{name}");
     }
 }
