@@ -20,6 +20,7 @@ use inferq_worker::admit::Admission;
 use inferq_worker::cancel::InHand;
 use inferq_worker::cancelled::Tombstones;
 use inferq_worker::deadline::RpcTimes;
+use inferq_worker::events::Events;
 use inferq_worker::hold::{Room, RoomLimits, Way};
 use inferq_worker::job::{Author, Delivery, Job, Origin, Outcome, Queued};
 use inferq_worker::ledger::Ledger;
@@ -62,6 +63,7 @@ impl Hand {
             rpc_times: RpcTimes {
                 default: Duration::from_secs(5),
             },
+            events: Events::new(ledger.clone(), author.clone(), metrics.clone()),
             author,
         };
         let room = Room::new(

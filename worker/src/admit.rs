@@ -23,6 +23,7 @@ use crate::clock::unix_ms_now;
 use crate::deadline::{Deadline, RpcTimes, rpc_deadline_unix_ms};
 use crate::decision::{Decision, Facts, decide, may_have_ended};
 use crate::disposition::JobError;
+use crate::events::Events;
 use crate::job::{Admitted, Ask, Author, Delivery, Finished, Job, Origin, Outcome, Verdict};
 use crate::ledger::{Ledger, header_pairs};
 use crate::metrics::Door;
@@ -49,6 +50,8 @@ pub struct Admission {
     pub rpc_times: RpcTimes,
     /// Writes refusals.
     pub author: Author,
+    /// Tells of jobs that ask for it.
+    pub events: Events,
 }
 
 /// Runs the stage until its input closes. Admitted jobs go on, all others straight to settlement.
@@ -134,6 +137,13 @@ impl Admission {
         };
         let span = info_span!("job", job = %headers.id, model = %delivery.model, lane = %lane);
         telemetry::set_parent(&span, &headers);
+        let events = match &delivery.origin {
+            Origin::Queue(queued) if queued.recorded && headers.events => {
+                let teller = self.events.teller(&headers.id, queued.attempt);
+                Some(Arc::new(teller))
+            }
+            Origin::Queue(_) | Origin::Rpc { .. } => None,
+        };
         let job = Job {
             digest: headers.body_digest(&delivery.model, &delivery.body),
             content_type: headers
@@ -148,6 +158,7 @@ impl Admission {
             deadline,
             received: delivery.received,
             hold: delivery.hold,
+            events,
             span,
         };
         (job, problems)

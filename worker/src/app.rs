@@ -21,6 +21,7 @@ use crate::cancel::{Canceller, InHand};
 use crate::cancelled::Tombstones;
 use crate::config::{Checked, Config};
 use crate::deadline::RpcTimes;
+use crate::events::Events;
 use crate::health::HealthServer;
 use crate::hold::{Room, RoomLimits};
 use crate::job::Author;
@@ -195,6 +196,7 @@ impl Worker {
                 default: self.config.intake.rpc_timeout,
             },
             author: author.clone(),
+            events: Events::new(self.ledger.clone(), author.clone(), self.metrics.clone()),
         });
         stages.spawn(ends(admit::run(
             deliveries,

@@ -130,6 +130,7 @@ impl Executor {
         let _entered = span.enter();
         let started = Instant::now();
         for slice in &batch.slices {
+            slice.work.begun();
             self.metrics.batch_wait(
                 &batch.version.model,
                 started.saturating_duration_since(slice.work.queued),

@@ -17,6 +17,7 @@ use tracing::Span;
 use crate::clock::unix_ms_now;
 use crate::deadline::Deadline;
 use crate::disposition::{Circumstances, Disposition, JobError, disposition};
+use crate::events::Teller;
 use crate::hold::Hold;
 use crate::metrics::Door;
 use crate::models::Version;
@@ -97,6 +98,8 @@ pub struct Job {
     pub received: Instant,
     /// Given back on drop.
     pub hold: Hold,
+    /// Tells whoever listens how it gets on; only for a job that asks for it.
+    pub events: Option<Arc<Teller>>,
     /// The span of its processing; children of it go to the same trace.
     pub span: Span,
 }
@@ -257,8 +260,13 @@ pub enum Verdict {
     Commit(Outcome),
     /// An earlier delivery left this outcome; its reply and acknowledgement follow.
     Standing(Outcome),
-    /// Not now: deliver it again after this long.
-    Retry(Duration),
+    /// Not now: deliver it again.
+    Retry {
+        /// After this long.
+        after: Duration,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Builds outcomes: every one names its worker, job, attempt and body in the same way.
@@ -300,7 +308,10 @@ impl Author {
             Disposition::End(status, failure) => {
                 Verdict::Commit(self.failure(&job, status, failure, None))
             }
-            Disposition::RetryAfter(delay) => Verdict::Retry(delay),
+            Disposition::RetryAfter(after) => Verdict::Retry {
+                after,
+                reason: error.to_string(),
+            },
         };
         Finished { job, verdict }
     }

@@ -39,6 +39,7 @@ pub mod cancel;
 pub mod cancelled;
 mod decision;
 pub mod disposition;
+pub mod events;
 mod fair;
 pub mod hold;
 pub mod ledger;

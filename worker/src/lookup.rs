@@ -246,7 +246,7 @@ impl Lookup {
         inputs: Vec<Tensor>,
         rows: Rows,
     ) -> Result<Computed, JobError> {
-        let terms = (job.lane, job.deadline, job.span.clone());
+        let terms = (job.lane, job.deadline, job.span.clone(), job.events.clone());
         let (work, answer) = Work::new(version.clone(), inputs, rows, terms);
         self.work.send(work).await.map_err(|_| JobError::Stopping)?;
         answer.await.unwrap_or(Err(JobError::Stopping))

@@ -41,6 +41,7 @@ struct Instruments {
     commit_retries: Counter<0>,
     id_conflicts: Counter<0>,
     cancellations: Counter<1>,
+    events_lost: Counter<0>,
     rpc_spilled: Counter<0>,
     rpc_refused: Counter<0>,
     rpc_away: Gauge<1>,
@@ -123,6 +124,10 @@ impl Metrics {
             "cancellations",
             "Cancellations this worker answered, by the outcome that stood then",
         );
+        let events_lost = declare.counter(
+            "events_lost",
+            "Events of jobs that the connection did not take at once",
+        );
         let rpc_spilled = declare.counter(
             "rpc_spilled",
             "RPC requests passed on to the queue for want of room",
@@ -182,6 +187,7 @@ impl Metrics {
             commit_retries,
             id_conflicts,
             cancellations,
+            events_lost,
             rpc_spilled,
             rpc_refused,
             rpc_away,
@@ -294,6 +300,11 @@ impl Metrics {
         self.0
             .cancellations
             .add([("outcome", Value::Word(stood.as_str()))], 1);
+    }
+
+    /// An event of a job was not sent.
+    pub fn event_lost(&self) {
+        self.0.events_lost.add([], 1);
     }
 
     /// An RPC request was passed on to the queue.

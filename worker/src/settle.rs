@@ -77,16 +77,19 @@ impl Settler {
         let Finished { job, verdict } = self.by_reference(finished).await;
         let proposed = match &verdict {
             Verdict::Commit(outcome) => outcome.headers.payload_ref.clone(),
-            Verdict::Standing(_) | Verdict::Retry(_) => None,
+            Verdict::Standing(_) | Verdict::Retry { .. } => None,
         };
         let settlement = match verdict {
             Verdict::Commit(outcome) => Settlement::commit(outcome, terms(&job)),
             Verdict::Standing(outcome) => Settlement::standing(outcome, terms(&job)),
-            Verdict::Retry(delay) => return self.give_back(&job, delay).await,
+            Verdict::Retry { after, reason } => return self.give_back(&job, after, &reason).await,
         };
         let started = std::time::Instant::now();
         let (outcome, conflict) = self.carry_out(&job, settlement).await;
         self.metrics.published(&job.model, started.elapsed());
+        if let Some(events) = &job.events {
+            events.done(outcome.headers.status);
+        }
         self.clear(&job, proposed, &outcome, conflict).await;
         if let Origin::Rpc { .. } = job.origin {
             let error = outcome
@@ -107,14 +110,18 @@ impl Settler {
             .job_done(&job.model, job.door(), label, job.received.elapsed());
     }
 
-    async fn give_back(&self, job: &Job, delay: Duration) {
+    async fn give_back(&self, job: &Job, delay: Duration, reason: &str) {
         if let Some(ack) = job.ack() {
             debug!(
                 delay_ms = delay.as_millis(),
                 attempt = job.attempt(),
+                reason,
                 "job given back"
             );
             self.ledger.retry(ack, delay).await;
+            if let Some(events) = &job.events {
+                events.retrying(delay, reason);
+            }
             self.metrics.job_done(
                 &job.model,
                 job.door(),

@@ -12,6 +12,7 @@ use tracing::Span;
 
 use crate::deadline::Deadline;
 use crate::disposition::JobError;
+use crate::events::Teller;
 use crate::models::Version;
 
 /// Rows of one job that nobody has computed yet.
@@ -31,6 +32,8 @@ pub struct Work {
     pub queued: Instant,
     /// The span of the job, which a batch links to.
     pub span: Span,
+    /// Tells whoever listens that the job runs, if it asks for that.
+    events: Option<Arc<Teller>>,
     collector: Mutex<Collector>,
 }
 
@@ -86,7 +89,7 @@ impl Work {
         version: Arc<Version>,
         inputs: Vec<Tensor>,
         rows: Rows,
-        (lane, deadline, span): (Lane, Option<Deadline>, Span),
+        (lane, deadline, span, events): (Lane, Option<Deadline>, Span, Option<Arc<Teller>>),
     ) -> (Arc<Self>, oneshot::Receiver<Result<Computed, JobError>>) {
         let (done, answer) = oneshot::channel();
         let collector = Collector {
@@ -102,6 +105,7 @@ impl Work {
             deadline,
             queued: Instant::now(),
             span,
+            events,
             collector: Mutex::new(collector),
         };
         (Arc::new(work), answer)
@@ -135,6 +139,15 @@ impl Work {
             .done
             .as_ref()
             .is_none_or(oneshot::Sender::is_closed)
+    }
+
+    /// An executor has some of its rows.
+    pub fn begun(&self) {
+        if let Some(events) = &self.events
+            && !self.is_abandoned()
+        {
+            events.running(self.version.number);
+        }
     }
 
     /// Hands in the answer for the units from `start` on; the last part completes the work.

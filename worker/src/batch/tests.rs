@@ -31,7 +31,7 @@ fn by_row(
         version.clone(),
         testing::input(values),
         rows,
-        (lane, deadline, Span::none()),
+        (lane, deadline, Span::none(), None),
     )
 }
 
@@ -107,7 +107,7 @@ fn a_job_without_batch_proof_runs_alone() {
             version.clone(),
             testing::input(values),
             Rows::Whole,
-            (Lane::Normal, None, Span::none()),
+            (Lane::Normal, None, Span::none(), None),
         )
     };
     let (mut waiting, _answers) = waiting(32, vec![whole(&[1.0, 2.0]), whole(&[3.0])]);

@@ -111,7 +111,7 @@ fn running(rows: usize, wait: Duration) -> Running {
 impl Running {
     async fn row(&self, version: &Arc<Version>, value: f32) -> Answer {
         let (inputs, rows) = (testing::input(&[value]), Rows::Some(vec![0]));
-        let terms = (Lane::Normal, None, Span::none());
+        let terms = (Lane::Normal, None, Span::none(), None);
         let (work, answer) = Work::new(version.clone(), inputs, rows, terms);
         self.work.send(work).await.expect("the stage is running");
         answer

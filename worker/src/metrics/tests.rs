@@ -3,7 +3,7 @@
 use super::*;
 
 /// Every metric of the exposition with the kind that `# TYPE` gives and its unit, if any.
-const DECLARED: [(&str, &str, Option<&str>); 27] = [
+const DECLARED: [(&str, &str, Option<&str>); 28] = [
     ("inferq_jobs", "counter", None),
     ("inferq_queue_seconds", "histogram", Some("seconds")),
     ("inferq_batch_seconds", "histogram", Some("seconds")),
@@ -21,6 +21,7 @@ const DECLARED: [(&str, &str, Option<&str>); 27] = [
     ("inferq_commit_retries", "counter", None),
     ("inferq_id_conflicts", "counter", None),
     ("inferq_cancellations", "counter", None),
+    ("inferq_events_lost", "counter", None),
     ("inferq_rpc_spilled", "counter", None),
     ("inferq_rpc_refused", "counter", None),
     ("inferq_inflight_jobs", "gauge", None),
@@ -55,6 +56,7 @@ fn used() -> Metrics {
     metrics.commit_retried();
     metrics.id_conflict();
     metrics.cancellation(OutcomeLabel::Cancelled);
+    metrics.event_lost();
     metrics.rpc_spilled();
     metrics.rpc_refused();
     metrics.in_flight(3, 512);

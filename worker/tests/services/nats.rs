@@ -12,6 +12,7 @@ use inferq_schemas::subjects::{Lane, ModelName, Subjects};
 pub(crate) struct Nats {
     process: Child,
     _folder: tempfile::TempDir,
+    pub(crate) url: String,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) subjects: Subjects,
     pub(crate) assets: Assets,
@@ -51,12 +52,13 @@ impl Nats {
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
-        let client = async_nats::connect(url).await.expect("it listens");
+        let client = async_nats::connect(&url).await.expect("it listens");
         let subjects = Subjects::default();
         let assets = Assets::new(&subjects);
         Self {
             process,
             _folder: folder,
+            url,
             jetstream: jetstream::new(client),
             subjects,
             assets,

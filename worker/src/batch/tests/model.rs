@@ -178,7 +178,7 @@ fn arrival(versions: &[Arc<Version>], happening: &Happens) -> Option<(Arc<Work>,
         versions[model].clone(),
         vec![input.expect("as many values as rows")],
         rows,
-        (Lane::ALL[lane], deadline, Span::none()),
+        (Lane::ALL[lane], deadline, Span::none(), None),
     ))
 }
 
