@@ -167,6 +167,15 @@ pub enum ResultError {
         /// How long we waited.
         waited: Duration,
     },
+    /// There is no such job: neither in its queue nor as an outcome.
+    #[error(
+        "job {id} is in no queue any more and has no outcome: it was deleted, or its outcome has aged \
+         out; send it again"
+    )]
+    Missing {
+        /// The job.
+        id: JobId,
+    },
     /// The outcome stream does not exist.
     #[error("stream {stream} does not answer; run `inferq init` or `inferq up`")]
     NoStream {
@@ -315,7 +324,7 @@ impl ResultError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Expired { .. } => ErrorCode::Deadline,
-            Self::NotYet { .. } => ErrorCode::NotFound,
+            Self::NotYet { .. } | Self::Missing { .. } => ErrorCode::NotFound,
             Self::NoStream { .. } | Self::Denied(_) | Self::Request { .. } => {
                 ErrorCode::Unavailable
             }

@@ -137,6 +137,12 @@ impl Job {
         self
     }
 
+    /// Workers tell whoever listens how it gets on ([`Client::events`](crate::Client::events)).
+    pub fn events(mut self) -> Self {
+        self.headers.events = true;
+        self
+    }
+
     /// Computes even if the answer is in the cache.
     pub fn no_cache(mut self) -> Self {
         self.headers.cache = false;
@@ -311,6 +317,13 @@ mod tests {
             left <= Duration::from_secs(5) && left > Duration::from_secs(4),
             "{left:?}"
         );
+    }
+
+    #[test]
+    fn workers_tell_of_a_job_only_if_it_asks_for_that() {
+        assert_eq!(header(&job("{}"), names::EVENTS), None);
+        let told = header(&job("{}").events(), names::EVENTS);
+        assert_eq!(told.as_deref(), Some("1"));
     }
 
     #[test]

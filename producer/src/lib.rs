@@ -48,6 +48,12 @@
 //! an id that is taken is [`SubmitError::Conflict`]. So after [`SubmitError::Unconfirmed`], which
 //! leaves open whether the job was queued, sending it again is always right.
 //!
+//! # A job on its way
+//!
+//! [`Client::follow`] submits a job and tells what happens to it: its position in the queue and how long
+//! that is likely to take, that it runs, that it is tried again, and last its outcome. [`Client::events`]
+//! does so for a job that is submitted already.
+//!
 //! # Large bodies
 //!
 //! A body above three quarters of the server's `max_payload` (1 MiB unless configured) travels beside
@@ -78,6 +84,7 @@
 //! call.rs     an answer from a worker directly                 -> core NATS
 //! blobs.rs    bodies too large for a message                -> object store
 //! result.rs   the one outcome of a job, read or waited for
+//! events.rs   a job on its way: position, running, outcome     <- JetStream, core NATS
 //! cancel.rs   calls a job off                                  -> core NATS
 //! replies.rs  submit and wait in one, for many jobs at once
 //! assets.rs   streams, buckets and consumers
@@ -99,6 +106,7 @@ mod client;
 pub mod dead;
 mod denied;
 mod error;
+mod events;
 mod job;
 mod known;
 mod outcome;
@@ -117,9 +125,10 @@ pub use cancel::CancelError;
 pub use client::{Client, ClientBuilder};
 pub use denied::DeniedSubject;
 pub use error::{CallError, ConnectError, ModelError, ResultError, RunError, SubmitError};
+pub use events::{Event, Events, Followed};
 pub use inferq_schemas::{
-    ContentType, DeadHeaders, ErrorCode, Failure, InferRequest, InferResponse, JobId, Lane,
-    ModelName, NameError, ReplyPrefixes, ResultMode, Status, Subjects, WorkerRecord,
+    ContentType, DeadHeaders, ErrorCode, Failure, InferRequest, InferResponse, JobEvent, JobId,
+    Lane, ModelName, NameError, ReplyPrefixes, ResultMode, Status, Subjects, WorkerRecord,
 };
 pub use job::{Body, Job};
 pub use outcome::Outcome;

@@ -17,7 +17,7 @@ use crate::{
 /// How often a waiting call looks at the stream itself, in case a reconnect swallowed the news.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Every outcome comes after this one: sequences begin at 1.
-const ANY: u64 = 0;
+pub(crate) const ANY: u64 = 0;
 /// An outcome is announced when it is published and can be read once the server has stored it.
 const STORE_PAUSE: Duration = Duration::from_millis(2);
 const STORE_ATTEMPTS: u32 = 50;
