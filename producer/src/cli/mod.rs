@@ -5,6 +5,7 @@ mod call;
 mod cancel;
 mod confirm;
 mod dead;
+mod follow;
 mod init;
 mod input;
 mod models;
@@ -175,6 +176,8 @@ mod tests {
             "inferq call digits - --nats nats://10.0.0.1:4222 --json",
             "inferq submit digits @job.json --wait",
             "inferq submit digits @job.json --wait 10s --lane low --key k",
+            "inferq submit digits @job.json --follow",
+            "inferq submit digits @job.json --follow --wait 10m --json",
             "inferq result JOB --wait 5s",
             "inferq cancel JOB ANOTHER --json",
             "inferq workers --json",

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use inferq::ResultError;
+use inferq::{Outcome, ResultError, Submitted};
 use serde_json::json;
 
 use super::{
     Ended, Global,
+    follow::follow,
     input::{IdentityArgs, RequestArgs},
     output::Output,
 };
+
+/// No job waits longer than its stream keeps it.
+const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// Put a job into the queue of a model.
 #[derive(Debug, clap::Args)]
@@ -21,6 +25,10 @@ pub(super) struct Submit {
     /// Wait for the outcome and print it, at most so long.
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "5m", value_parser = humantime::parse_duration)]
     wait: Option<Duration>,
+    /// Tell what happens to the job until its outcome is there, and print that; --wait says for how long
+    /// at most.
+    #[arg(long)]
+    follow: bool,
     /// Publish a copy of the outcome on this subject.
     #[arg(long, value_name = "SUBJECT")]
     reply_to: Option<String>,
@@ -39,6 +47,12 @@ impl Submit {
             job = job.max_attempts(attempts);
         }
         let client = global.connect().await?;
+        if self.follow {
+            let (submitted, events) = client.follow(job, self.wait.unwrap_or(KEPT)).await?;
+            output.note(&whereabouts(&submitted));
+            let outcome = follow(&submitted.id, events, output).await;
+            return shown(outcome, &submitted, output);
+        }
         let submitted = client.submit(job).await?;
         let Some(wait) = self.wait else {
             if output.is_json() {
@@ -50,30 +64,41 @@ impl Submit {
                 }))?;
             } else {
                 output.print(submitted.id.as_str());
-                let again = if submitted.duplicate {
-                    " was there already"
-                } else {
-                    ""
-                };
-                output.note(&format!(
-                    "job{again} is in {}; `inferq result {} --wait` shows its outcome",
-                    submitted.stream, submitted.id
-                ));
+                output.note(&whereabouts(&submitted));
             }
             client.close().await;
             return Ok(Ended::Well);
         };
-        let outcome = match client.wait(&submitted, wait).await {
-            Ok(outcome) => outcome,
-            Err(error @ ResultError::NotYet { .. }) => {
-                output.note(&format!(
-                    "the job stays queued; `inferq result {} --wait` waits again",
-                    submitted.id
-                ));
-                return Err(error.into());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        output.outcome(&outcome)
+        let outcome = client.wait(&submitted, wait).await;
+        shown(outcome.map_err(Into::into), &submitted, output)
     }
+}
+
+/// Prints the outcome, or says how to wait for it again.
+fn shown(
+    outcome: anyhow::Result<Outcome>,
+    submitted: &Submitted,
+    output: &Output,
+) -> anyhow::Result<Ended> {
+    let outcome = outcome.inspect_err(|error| {
+        if let Some(ResultError::NotYet { .. }) = error.downcast_ref() {
+            output.note(&format!(
+                "the job stays queued; `inferq result {} --wait` waits again",
+                submitted.id
+            ));
+        }
+    })?;
+    output.outcome(&outcome)
+}
+
+fn whereabouts(submitted: &Submitted) -> String {
+    let again = if submitted.duplicate {
+        " was there already"
+    } else {
+        ""
+    };
+    format!(
+        "job{again} is in {}; `inferq result {} --wait` shows its outcome",
+        submitted.stream, submitted.id
+    )
 }
