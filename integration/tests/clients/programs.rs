@@ -20,6 +20,8 @@ const PROGRAMS: [&str; 6] = [
     "later_json",
     "later_cbor",
 ];
+/// In one language alone: what it shows beside the others is a subscription, which all of them have.
+const FOLLOWS: (&str, &str) = ("python", "follow_json");
 /// Lines of one program, or of its `main` in Go, whose imports and error handling are long.
 const MOST_LINES: usize = 20;
 
@@ -37,6 +39,12 @@ pub(crate) fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
         let name = format!("{language}::a_wrong_row_ends_a_request_with_the_words_of_the_worker");
         trials.push(needing(language, name, move || refusal(&shared, language)));
     }
+    let (language, program) = FOLLOWS;
+    let name = format!("{language}::{program}_hears_that_its_job_runs_and_how_it_ends");
+    let following = Arc::clone(shared);
+    trials.push(needing(language, name, move || {
+        answers(&following, language, program)
+    }));
     let name = "every_program_has_at_most_twenty_lines".to_owned();
     trials.push(trial(name, all_are_short));
     trials
@@ -46,10 +54,10 @@ fn answers(shared: &Shared, language: &str, program: &str) -> Result<()> {
     let images = &digits::held_out()?[..3];
     for (image, expected) in images.iter().zip(digits::expected(images)?) {
         let best = digits::best(&expected).context("ten probabilities")?;
-        let expected = if program.starts_with("later") {
-            format!("ok {best}")
-        } else {
-            best.to_string()
+        let expected = match program.split_once('_') {
+            Some(("later", _)) => format!("ok {best}"),
+            Some(("follow", _)) => format!("running\nok {best}"),
+            _ => best.to_string(),
         };
         let output = run(shared, language, program, &serde_json::json!(image.pixels))?;
         let told = String::from_utf8_lossy(&output.stdout);
@@ -100,12 +108,11 @@ fn source(language: &str, program: &str) -> PathBuf {
 }
 
 fn all_are_short() -> Result<()> {
-    for language in LANGUAGES {
-        for program in PROGRAMS {
-            let file = source(language, program);
-            let lines = lines(&file, language)?;
-            ensure!(lines <= MOST_LINES, "{} has {lines} lines", file.display());
-        }
+    let in_all = LANGUAGES.map(|language| PROGRAMS.map(|program| (language, program)));
+    for (language, program) in in_all.into_iter().flatten().chain([FOLLOWS]) {
+        let file = source(language, program);
+        let lines = lines(&file, language)?;
+        ensure!(lines <= MOST_LINES, "{} has {lines} lines", file.display());
     }
     Ok(())
 }
