@@ -276,7 +276,9 @@ impl Following {
         let (waiting, id, deadline) = (client.clone(), job.id.clone(), job.deadline);
         let begun = Instant::now();
         let outcome = async move {
+            // Zero would mean one look however long that takes, which only who asked for it wants.
             let left = wait.saturating_sub(begun.elapsed());
+            let left = left.max(wait.min(Duration::from_millis(1)));
             waiting.outcome(&id, left, deadline, ANY).await
         };
         let watch = job

@@ -183,3 +183,19 @@ async fn a_job_that_was_deleted_is_missing_and_one_that_is_late_expired() {
     let never = error(&mut client.events(&JobId::random(), wait)).await;
     assert!(matches!(never, ResultError::NotYet { .. }), "{never}");
 }
+
+#[tokio::test]
+async fn a_server_that_falls_silent_ends_the_wait_in_its_time() {
+    let deployment = deployment(AssetPlan::default()).await;
+    let client = &deployment.client;
+    let ours = client.submit(job("{}")).await.expect("room");
+    deployment.server.pause();
+    let silent = error(&mut client.events(&ours, Duration::from_millis(300))).await;
+    deployment.server.resume();
+    assert!(matches!(silent, ResultError::NotYet { .. }), "{silent}");
+    // It is still there, and is told of as ever.
+    let mut events = client.events(&ours, LONG);
+    assert_eq!(position(&mut events).await, (0, false));
+    answer(client, &ours.id, b"{}", "{}").await;
+    assert_eq!(done(&mut events).await, Status::Ok);
+}
