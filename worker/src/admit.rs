@@ -95,6 +95,9 @@ impl Admission {
         let span = job.span.clone();
         async move {
             let standing = self.standing(&job).await;
+            if job.door() == Door::Job && job.replay().is_some() {
+                self.tombstones.look(&job.headers.id, &self.ledger).await;
+            }
             let facts = self.facts(&job, problems, called_off);
             let error = match decide(facts, standing, || self.version(&job)) {
                 Decision::Settle(standing) => {

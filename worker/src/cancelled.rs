@@ -4,13 +4,14 @@
 //! a wrong outcome: whoever cancels writes the outcome first.
 //!
 //! A job that had ended as `error` or `dead` stays so, but its replay may wait in the queue. Its tombstone
-//! names that outcome, and calls off the replay that would replace it, if it was queued before.
+//! names that outcome, and calls off the replay that would replace it, if it was queued before. No outcome
+//! of its own keeps such a replay from being run, so that its tombstone is looked for in the bucket itself.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_nats::jetstream::kv::Operation;
+use async_nats::jetstream::kv::{Operation, Store};
 use bytes::Bytes;
 use futures::StreamExt;
 use inferq_schemas::headers::JobHeaders;
@@ -21,6 +22,8 @@ use tracing::debug;
 use crate::job::Origin;
 use crate::ledger::{Ledger, Unanswered};
 
+/// Longest wait for the tombstone of a replay. Without it a replay is run that need not be.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
 /// Pause before a watch that ended is opened again.
 const WATCH_AGAIN: Duration = Duration::from_secs(5);
 
@@ -75,6 +78,22 @@ impl Tombstones {
         }
     }
 
+    /// Takes note of the tombstone that `job` has in the bucket, if the watch has not brought it yet.
+    pub async fn look(&self, job: &JobId, ledger: &Ledger) {
+        let found = async {
+            let bucket = bucket(ledger).await?;
+            bucket.entry(job.as_str()).await.map_err(Unanswered::of)
+        };
+        let found = tokio::time::timeout(LOOK_WITHIN, found).await;
+        match found.map_err(Unanswered::of).flatten() {
+            Ok(Some(entry)) if entry.operation == Operation::Put => {
+                self.bury(entry.key, &entry.value, entry.created.into());
+            }
+            Ok(_) => {}
+            Err(error) => debug!(%job, %error, "the tombstone of a replay was not looked for"),
+        }
+    }
+
     fn find(&self, job: &JobId) -> Option<(Tombstone, u64)> {
         let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
         jobs.get(job.as_str()).copied()
@@ -106,11 +125,7 @@ impl Tombstones {
     }
 
     async fn follow_once(&self, ledger: &Ledger) -> Result<(), Unanswered> {
-        let bucket = ledger
-            .jetstream()
-            .get_key_value(ledger.assets().cancel_kv())
-            .await
-            .map_err(Unanswered::of)?;
+        let bucket = bucket(ledger).await?;
         let mut entries = bucket
             .watch_with_history(">")
             .await
@@ -127,6 +142,12 @@ impl Tombstones {
         }
         Ok(())
     }
+}
+
+async fn bucket(ledger: &Ledger) -> Result<Store, Unanswered> {
+    let bucket = ledger.assets().cancel_kv();
+    let bucket = ledger.jetstream().get_key_value(bucket).await;
+    bucket.map_err(Unanswered::of)
 }
 
 #[cfg(test)]
