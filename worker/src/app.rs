@@ -221,6 +221,7 @@ impl Worker {
             ledger: self.ledger.clone(),
             author: author.clone(),
             in_hand,
+            tombstones: tombstones.clone(),
             metrics: self.metrics.clone(),
         };
         let settler = Settler {

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::cancelled::Tombstone;
+use crate::cancelled::{Tombstone, Tombstones};
 use crate::disposition::JobError;
 use crate::job::{Author, Outcome};
 use crate::ledger::{Keep, Ledger};
@@ -51,6 +51,8 @@ pub struct Canceller {
     pub author: Author,
     /// What this worker has in hand.
     pub in_hand: InHand,
+    /// What this worker knows to be cancelled.
+    pub tombstones: Tombstones,
     /// Counts answers.
     pub metrics: Metrics,
 }
@@ -202,6 +204,9 @@ impl Canceller {
             put.map(drop).map_err(|error| error.to_string())
         };
         let put = timeout(BURY_WITHIN, put).await;
-        put.map_err(|_| "no answer".to_owned())?
+        put.map_err(|_| "no answer".to_owned())??;
+        // Before the caller hears of it: this worker at least runs nothing of the job after that.
+        self.tombstones.look(job, &self.ledger).await;
+        Ok(())
     }
 }

@@ -22,7 +22,7 @@ use tracing::debug;
 use crate::job::Origin;
 use crate::ledger::{Ledger, Unanswered};
 
-/// Longest wait for the tombstone of a replay. Without it a replay is run that need not be.
+/// Longest wait for one tombstone. Without it a job is run that need not be.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 /// Pause before a watch that ended is opened again.
 const WATCH_AGAIN: Duration = Duration::from_secs(5);
@@ -90,7 +90,7 @@ impl Tombstones {
                 self.bury(entry.key, &entry.value, entry.created.into());
             }
             Ok(_) => {}
-            Err(error) => debug!(%job, %error, "the tombstone of a replay was not looked for"),
+            Err(error) => debug!(%job, %error, "a tombstone was not looked for"),
         }
     }
 
