@@ -11,7 +11,8 @@ workers counts for `inferq score`. They take turns, ROUNDS times, and the ratio 
     engine    an MLP (784-1024-1024-10): rows per second of one worker with one thread through the queue, against
               the same engine in a loop over batches of the same size in one process
     workers   the same MLP and a small BERT (8 x 128): two workers of one thread each against one
-    live      p99 of 200 calls per second to the digits, alone and beside a run that scores the MLP
+    live      p99 of 200 calls per second to the digits, alone and beside a run that scores the MLP, with all of
+              the executors' time and with --max-share
     kills     kills the command KILLS times (20) at random moments, resumes it each time, and compares the
               output with that of an undisturbed run, byte by byte
 """
@@ -113,6 +114,7 @@ def compare_memory(folder, source):
 
 
 BATCH = {"mlp": 256, "bert": 8}
+SHARES = ["1", "0.5", "0.25"]
 
 
 @contextlib.contextmanager
@@ -193,7 +195,7 @@ def compare_workers(folder, _):
 def compare_live(folder, _):
     benchmark_models(folder)
     shutil.copytree(MODELS / "digits", folder / "models" / "digits")
-    source = rows_for(folder, "mlp", 100_000)
+    source = rows_for(folder, "mlp", 150_000)
     body = json.dumps({"instances": [[0] * 64]})
 
     def p99(address):
@@ -202,19 +204,21 @@ def compare_live(folder, _):
         output = subprocess.run([program(), *arguments], check=True, capture_output=True, text=True).stdout
         return json.loads(output.splitlines()[-1])["report"]["latency"]["p99_us"] / 1000
 
-    ratios = []
     with running(folder, 1, 32, executors=2) as address:
-        for _ in range(ROUNDS):
-            alone = p99(address)
-            run = [program(), "score", "--model", "mlp", "--nats", address, "--in", source, "--force", "--json"]
-            scoring = subprocess.Popen([*run, "--out", str(folder / "out.npy")], stdout=subprocess.DEVNULL)
-            beside = p99(address)
-            during = scoring.poll() is None
-            scoring.wait()
-            ratios.append(beside / alone)
-            told = "" if during else " (the run ended before the calls did)"
-            print(f"p99 alone {alone:.2f} ms, beside a run {beside:.2f} ms, ratio {ratios[-1]:.2f}{told}", flush=True)
-    print(f"live: ratio {statistics.median(ratios):.2f}")
+        for share in SHARES:
+            limit = ["--max-share", share] if share != "1" else []
+            run = [program(), "score", "--model", "mlp", "--nats", address, "--in", source, "--force", "--json", *limit]
+            ratios = []
+            for _ in range(ROUNDS):
+                alone = p99(address)
+                scoring = subprocess.Popen([*run, "--out", str(folder / "out.npy")], stdout=subprocess.DEVNULL)
+                beside = p99(address)
+                during = scoring.poll() is None
+                scoring.wait()
+                ratios.append(beside / alone)
+                told = "" if during else " (the run ended before the calls did)"
+                print(f"p99 alone {alone:.2f} ms, beside a run {beside:.2f} ms, ratio {ratios[-1]:.2f}{told}", flush=True)
+            print(f"live: beside a run with {share} of the executors' time, ratio {statistics.median(ratios):.2f}")
 
 
 def compare_kills(folder, source):
