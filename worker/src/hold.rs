@@ -16,15 +16,15 @@ use crate::hold::rows::{PARTS, Usual};
 use crate::hold::shares::{Kind, Shares};
 use crate::metrics::Metrics;
 
+mod calls;
 mod promise;
 mod reserve;
 mod rows;
 mod shares;
 
+pub use calls::CallRoom;
 pub use promise::Promise;
 
-/// For how long a call that found no room stands for others that would find none.
-const CALLS_WAIT: Duration = Duration::from_secs(1);
 /// For how long what is known of the queues is taken to be true. It is said again long before.
 const QUEUES_HOLD: Duration = Duration::from_secs(60);
 
@@ -76,8 +76,9 @@ struct Held {
     /// While a suspect is here nothing else comes in.
     shut: bool,
     jobs: usize,
-    /// Those of all jobs together.
+    /// Those of all jobs together, and of calls alone.
     places: usize,
+    call_places: usize,
     bytes: usize,
     /// What pulls under way may bring.
     promised_places: usize,
@@ -86,6 +87,22 @@ struct Held {
     usual: Usual,
     leases: HashMap<u64, Lease>,
     line: Line,
+}
+
+impl Held {
+    fn take(&mut self, way: Way, places: usize) {
+        self.places += places;
+        if way == Way::Call {
+            self.call_places += places;
+        }
+    }
+
+    fn give_back(&mut self, way: Way, places: usize) {
+        self.places -= places;
+        if way == Way::Call {
+            self.call_places -= places;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -127,10 +144,11 @@ impl Room {
         self.shared.free_rows(&self.shared.lock())
     }
 
-    /// The part of them that pulls may ask for: the rest is for calls, which come unasked.
+    /// The part of them that pulls may ask for. Calls come unasked, so that a part of the room is theirs.
     pub fn free_for_queues(&self) -> usize {
-        self.free_rows()
-            .saturating_sub(self.shared.limits.rows / PARTS)
+        let held = self.shared.lock();
+        let for_calls = (self.shared.limits.rows / PARTS).saturating_sub(held.call_places);
+        self.shared.free_rows(&held).saturating_sub(for_calls)
     }
 
     /// Places that the next delivery from this queue is likely to take.
@@ -181,41 +199,6 @@ impl Room {
         held.shares.open(total, model, Kind::Queue, now).places
     }
 
-    /// What there is for calls of `model`.
-    pub fn for_calls(&self, model: &ModelName) -> CallRoom {
-        let now = Instant::now();
-        let held = self.shared.lock();
-        let open = held
-            .shares
-            .open(self.shared.limits.rows, model, Kind::Call, now);
-        let places = open.places.min(self.shared.free_rows(&held));
-        CallRoom {
-            is_open: places > 0 && self.shared.free_bytes(&held) > 0,
-            below_half: places * 2 > open.of && held.bytes < self.shared.limits.bytes.div_ceil(2),
-        }
-    }
-
-    /// Takes in a call of `model`, if it has room. If not, pulls make some for those to come.
-    pub fn try_call(&self, model: &ModelName, bytes: usize) -> Option<Hold> {
-        let now = Instant::now();
-        let mut held = self.shared.lock();
-        let open = held
-            .shares
-            .open(self.shared.limits.rows, model, Kind::Call, now);
-        let places = open.places.min(self.shared.free_rows(&held));
-        if places == 0 || bytes > self.shared.free_bytes(&held) {
-            held.shares.wants(model, Kind::Call, now + CALLS_WAIT);
-            return None;
-        }
-        Some(self.admit(held, (model, Way::Call), bytes, None))
-    }
-
-    /// Calls of `model` are not even heard for want of room: pulls make some.
-    pub fn calls_wait(&self, model: &ModelName) {
-        let until = Instant::now() + CALLS_WAIT;
-        self.shared.lock().shares.wants(model, Kind::Call, until);
-    }
-
     /// Takes a delivery in, full or not: what has arrived must be held. `renewal` is there if it can
     /// be redelivered.
     pub fn enter(
@@ -239,7 +222,7 @@ impl Room {
         let id = held.next;
         let places = held.usual.places(model, way, self.shared.limits.rows);
         held.jobs += 1;
-        held.places += places;
+        held.take(way, places);
         held.bytes += bytes;
         held.shares.take(model, way.kind(), places);
         if let Some(renewal) = renewal {
@@ -287,15 +270,6 @@ impl Room {
             .map(|lease| lease.renewal.ack.clone())
             .collect()
     }
-}
-
-/// What there is for calls of one model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallRoom {
-    /// One more may come in.
-    pub is_open: bool,
-    /// Less than half of what they may have is taken.
-    pub below_half: bool,
 }
 
 impl Shared {
@@ -346,7 +320,7 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let mut held = self.room.lock();
         held.jobs -= 1;
-        held.places -= self.places;
+        held.give_back(self.way, self.places);
         held.bytes -= self.bytes;
         held.leases.remove(&self.id);
         held.shares
@@ -412,36 +386,6 @@ mod tests {
         assert_eq!((room.free_rows(), room.held_jobs()), (0, 1));
         room.open();
         assert_eq!(room.free_rows(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_finds_no_room_makes_pulls_leave_it_half() {
-        let room = room();
-        let first = room.enter(&model(), Way::Queue(Lane::Normal), 1, None);
-        let _second = room.enter(&model(), Way::Queue(Lane::Normal), 1, None);
-        assert!(room.try_call(&model(), 1).is_none());
-        drop(first);
-        assert_eq!(room.open_to_queue(&model()), 0);
-        let call = room.try_call(&model(), 1).expect("its half is free");
-        assert_eq!(
-            room.for_calls(&model()),
-            CallRoom {
-                is_open: false,
-                below_half: false
-            }
-        );
-        drop(call);
-        assert!(room.for_calls(&model()).below_half);
-        tokio::time::advance(CALLS_WAIT).await;
-        assert_eq!(room.open_to_queue(&model()), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_too_large_for_the_free_bytes_is_turned_away() {
-        let room = room();
-        let _hold = room.enter(&model(), Way::Queue(Lane::Normal), 60, None);
-        assert!(room.try_call(&model(), 41).is_none());
-        assert!(room.try_call(&model(), 40).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -57,7 +57,8 @@ impl Hold {
     pub fn weigh(&mut self, rows: usize) {
         let places = places(rows, self.room.limits.rows);
         let mut held = self.room.lock();
-        held.places = held.places - self.places + places;
+        held.give_back(self.way, self.places);
+        held.take(self.way, places);
         held.shares
             .give_back(&self.model, self.way.kind(), self.places);
         held.shares.take(&self.model, self.way.kind(), places);
@@ -162,5 +163,19 @@ mod tests {
         assert_eq!(room.free_for_queues(), 0);
         assert_eq!(room.free_rows(), TOTAL / PARTS);
         assert!(room.try_call(&model(), 1).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_have_their_part_take_none_from_the_share_of_queues() {
+        let room = room();
+        let mut calls = Vec::new();
+        for name in ["a", "b", "c", "d", "e", "f", "g"] {
+            let name = ModelName::new(name).expect("a valid name");
+            for _ in 0..TOTAL / PARTS {
+                calls.push(room.try_call(&name, 1).expect("its share is free"));
+            }
+        }
+        assert_eq!(room.open_to_queue(&model()), TOTAL / PARTS);
+        assert_eq!(room.free_for_queues(), TOTAL / PARTS);
     }
 }

@@ -129,7 +129,7 @@ impl Shares {
         if !self.models.contains_key(model) {
             self.models.insert(model.clone(), Claims::default());
         }
-        self.models.entry(model.clone()).or_default()
+        self.models.get_mut(model).expect("it was put there")
     }
 }
 
