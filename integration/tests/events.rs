@@ -278,7 +278,7 @@ async fn the_command_tells_each_event_and_then_the_outcome() -> Result<()> {
     let body = format!("@{}", body.display());
 
     // Nobody runs it: the bound of the wait ends the command and not the job.
-    let bounded = Follows::start(&stack, &body, &["--wait", "300ms"])?;
+    let bounded = Follows::start(&stack, &body, &["--wait", "2s"])?;
     let (out, err, well) = bounded.rest().await?;
     assert!(!well && out.is_empty(), "{out:?}");
     let [_, queued, stays, error] = err.as_slice() else {

@@ -167,7 +167,8 @@ impl DeadLetters {
     }
 
     /// Deletes a letter, and with the last one of a job its body by reference; the job's outcome stays.
-    /// Says whether the letter was there. A body that cannot be deleted leaves its bucket after a day.
+    /// Says whether the letter was there. A body that cannot be deleted leaves its bucket after a day. A letter
+    /// that a replay has queued again but not yet taken off is to be left to that replay, whose body this is too.
     ///
     /// # Errors
     /// [`DeadError`] if the server did not delete the letter.

@@ -12,8 +12,8 @@ use common::{SOON, deployment};
 fn record(id: &str, beat: u64) -> String {
     json!({
         "id": id, "host": "h", "pid": 1, "program_version": "0", "started_unix_ms": 0,
-        "seen_unix_ms": beat, "ready": true, "state": "ready", "executors": 1, "room_jobs": 1,
-        "free_jobs": 1, "jobs_done": 0, "models": [],
+        "seen_unix_ms": beat, "ready": true, "state": "ready", "executors": 1, "room_rows": 1,
+        "free_rows": 1, "jobs_done": 0, "models": [],
     })
     .to_string()
 }

@@ -201,12 +201,12 @@ impl Canceller {
             let bucket = self.ledger.jetstream().get_key_value(bucket).await;
             let bucket = bucket.map_err(|error| error.to_string())?;
             let put = bucket.put(job.as_str(), tombstone.value()).await;
-            put.map(drop).map_err(|error| error.to_string())
+            put.map_err(|error| error.to_string())?;
+            // Before the caller hears of it, so that a job queued after that is not run here in vain.
+            self.tombstones.look(job, &self.ledger).await;
+            Ok(())
         };
         let put = timeout(BURY_WITHIN, put).await;
-        put.map_err(|_| "no answer".to_owned())??;
-        // Before the caller hears of it: this worker at least runs nothing of the job after that.
-        self.tombstones.look(job, &self.ledger).await;
-        Ok(())
+        put.map_err(|_| "no answer".to_owned())?
     }
 }

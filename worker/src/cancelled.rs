@@ -78,7 +78,7 @@ impl Tombstones {
         }
     }
 
-    /// Takes note of the tombstone that `job` has in the bucket, if the watch has not brought it yet.
+    /// Takes note of the tombstone that `job` has in the bucket, which the watch may not have brought yet.
     pub async fn look(&self, job: &JobId, ledger: &Ledger) {
         let found = async {
             let bucket = bucket(ledger).await?;
@@ -103,7 +103,13 @@ impl Tombstones {
         let stored = stored.duration_since(UNIX_EPOCH).unwrap_or_default();
         let stored_ms = u64::try_from(stored.as_millis()).unwrap_or(u64::MAX);
         let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
-        jobs.insert(job, (Tombstone::of_value(value), stored_ms));
+        // A replica that lags behind may tell of an earlier one.
+        let is_newest = jobs
+            .get(&job)
+            .is_none_or(|(_, stored)| *stored <= stored_ms);
+        if is_newest {
+            jobs.insert(job, (Tombstone::of_value(value), stored_ms));
+        }
     }
 
     /// Follows the bucket until `stop`.

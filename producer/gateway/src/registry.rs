@@ -126,8 +126,8 @@ mod tests {
     fn worker(versions: &[u64], input: &str) -> WorkerRecord {
         serde_json::from_value(json!({
             "id": "w", "host": "h", "pid": 1, "program_version": "0", "started_unix_ms": 1,
-            "seen_unix_ms": 1, "ready": true, "state": "ready", "executors": 1, "room_jobs": 1,
-            "free_jobs": 1, "jobs_done": 0, "models": [{"name": "m", "versions": versions, "digests": {},
+            "seen_unix_ms": 1, "ready": true, "state": "ready", "executors": 1, "room_rows": 1,
+            "free_rows": 1, "jobs_done": 0, "models": [{"name": "m", "versions": versions, "digests": {},
             "batching": true, "inputs": [{"name": input, "datatype": "FP32", "shape": [-1, 4]}], "outputs": []}],
         }))
         .expect("a complete record")

@@ -132,7 +132,7 @@ async fn serve(stack: &Stack, stop: &mut Stop, output: &Output) -> anyhow::Resul
             let Some(status) = worker.exited() else {
                 continue;
             };
-            if !mourned.insert(worker.pid()) {
+            if !mourned.insert(index) {
                 continue;
             }
             let id = worker.id();
@@ -154,6 +154,7 @@ async fn serve(stack: &Stack, stop: &mut Stop, output: &Output) -> anyhow::Resul
         }
         for index in restarts.due(Instant::now()) {
             stack.restart_worker(index).await?;
+            mourned.remove(&index);
         }
     }
 }

@@ -13,6 +13,7 @@ use tracing::Span;
 use super::*;
 use crate::batch;
 use crate::config::BatchLimits;
+use crate::models::pace::KEPT;
 use crate::testing::{self, double};
 use crate::work::{Computed, Rows, Work};
 
@@ -219,6 +220,11 @@ async fn a_forward_pass_stops_at_its_next_operator_once_nobody_waits_for_any_of_
         [13.0, 14.0] => OPERATORS.run(),
         values => double(values),
     });
+    // With the stopped one there would be as many as it takes to know the pace.
+    for _ in 0..KEPT - 2 {
+        let took = Duration::from_secs(1);
+        version.pace.record(2, took, Instant::now());
+    }
     let running = running(2, Duration::from_secs(30));
     let (first, second) = (
         running.row(&version, 13.0).await,

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Runs of a size that have to be known before it counts, and the most that are remembered.
-const KEPT: usize = 16;
+pub(crate) const KEPT: usize = 16;
 /// Sizes told apart: 1, 2 to 3, 4 to 7 rows and so on, the last without an end.
 const SIZES: usize = 17;
 /// How long after the last run its time holds, beside [`RUNS`] times that time.

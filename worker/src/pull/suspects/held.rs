@@ -28,7 +28,7 @@ impl Held {
         (in_hand, tombstones): (&InHand, &Tombstones),
     ) -> Self {
         let grip = in_hand.take(&headers.id);
-        delivery.called_off = tombstones.contains(&headers.id);
+        delivery.called_off = tombstones.call_off(headers, &delivery.origin);
         Self {
             delivery,
             deadline,
