@@ -147,8 +147,12 @@ impl<'a> Line<'a> {
             tokio::select! {
                 biased;
                 Some(ended) = flights.join_next() => {
-                    let back = ended.map_err(|_| ScoreError::Panicked("the task of a chunk"))??;
-                    self.take(back, committer).await?;
+                    let back = ended.map_err(|_| ScoreError::Panicked("the task of a chunk"))?;
+                    if back.is_err() {
+                        // Where too many rows have failed a chunk gives up, and that is not its own fault.
+                        self.check_errors()?;
+                    }
+                    self.take(back?, committer).await?;
                 }
                 asked = stop.wait_for(|stop| *stop), if chunks.is_some() => {
                     stopped = asked.is_ok();
