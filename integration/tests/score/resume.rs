@@ -14,7 +14,7 @@ use super::{beside, finish, score, succeed, table};
 /// Small chunks, so that a run has many of them and can be interrupted anywhere.
 const CHUNKS: [&str; 4] = ["--keep", "id", "--chunk-rows", "4"];
 /// One executor's time is shared, so that a run takes long enough to be interrupted.
-const SLOWLY: [&str; 2] = ["--max-share", "0.001"];
+const SLOWLY: [&str; 2] = ["--max-share", "0.004"];
 
 /// How often the held-out digits are scored: 1 800 chunks of some milliseconds each, so that a run is still at
 /// it when it has kept something for the third time.
