@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 use crate::cancelled::{Tombstone, Tombstones};
 use crate::disposition::JobError;
 use crate::job::{Author, Outcome};
-use crate::ledger::{Keep, Ledger};
+use crate::ledger::{Keep, Ledger, Unanswered};
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::pull::micro::Member;
 use crate::settlement::Event;
@@ -145,7 +145,7 @@ impl Canceller {
         if let Some(tombstone) = tombstone
             && let Err(problem) = self.bury(&job, tombstone).await
         {
-            warn!(%job, problem, "no tombstone for a cancelled job, a worker may run it in vain");
+            warn!(%job, %problem, "no tombstone for a cancelled job, a worker may run it in vain");
         }
         self.metrics.cancellation(OutcomeLabel::from(status));
         if let Some(reply) = reply {
@@ -195,18 +195,9 @@ impl Canceller {
     }
 
     /// Leaves word for whoever is delivered the job later.
-    async fn bury(&self, job: &JobId, tombstone: Tombstone) -> Result<(), String> {
-        let put = async {
-            let bucket = self.ledger.assets().cancel_kv();
-            let bucket = self.ledger.jetstream().get_key_value(bucket).await;
-            let bucket = bucket.map_err(|error| error.to_string())?;
-            let put = bucket.put(job.as_str(), tombstone.value()).await;
-            put.map_err(|error| error.to_string())?;
-            // Before the caller hears of it, so that a job queued after that is not run here in vain.
-            self.tombstones.look(job, &self.ledger).await;
-            Ok(())
-        };
+    async fn bury(&self, job: &JobId, tombstone: Tombstone) -> Result<(), Unanswered> {
+        let put = self.tombstones.put(job, tombstone, &self.ledger);
         let put = timeout(BURY_WITHIN, put).await;
-        put.map_err(|_| "no answer".to_owned())?
+        put.map_err(|_| Unanswered::of("no answer")).flatten()
     }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::kv::{Operation, Store};
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use inferq_schemas::identity::JobId;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::clock::unix_ms;
 use crate::job::Origin;
 use crate::ledger::{Ledger, Unanswered};
 
@@ -78,20 +79,38 @@ impl Tombstones {
         }
     }
 
+    /// Leaves `tombstone` for whoever is delivered `job` later, and takes note of it here.
+    ///
+    /// # Errors
+    /// If the server did not confirm it.
+    pub async fn put(
+        &self,
+        job: &JobId,
+        tombstone: Tombstone,
+        ledger: &Ledger,
+    ) -> Result<(), Unanswered> {
+        let bucket = bucket(ledger).await?;
+        let put = bucket.put(job.as_str(), tombstone.value()).await;
+        put.map_err(Unanswered::of)?;
+        // Before the caller hears of it, so that a job queued after that is not run here in vain.
+        self.look_in(&bucket, job).await
+    }
+
     /// Takes note of the tombstone that `job` has in the bucket, which the watch may not have brought yet.
     pub async fn look(&self, job: &JobId, ledger: &Ledger) {
-        let found = async {
-            let bucket = bucket(ledger).await?;
-            bucket.entry(job.as_str()).await.map_err(Unanswered::of)
-        };
-        let found = tokio::time::timeout(LOOK_WITHIN, found).await;
-        match found.map_err(Unanswered::of).flatten() {
-            Ok(Some(entry)) if entry.operation == Operation::Put => {
-                self.bury(entry.key, &entry.value, entry.created.into());
-            }
-            Ok(_) => {}
-            Err(error) => debug!(%job, %error, "a tombstone was not looked for"),
+        let look = async { self.look_in(&bucket(ledger).await?, job).await };
+        let looked = tokio::time::timeout(LOOK_WITHIN, look).await;
+        if let Err(error) = looked.map_err(Unanswered::of).flatten() {
+            debug!(%job, %error, "a tombstone was not looked for");
         }
+    }
+
+    async fn look_in(&self, bucket: &Store, job: &JobId) -> Result<(), Unanswered> {
+        let found = bucket.entry(job.as_str()).await.map_err(Unanswered::of)?;
+        if let Some(entry) = found.filter(|entry| entry.operation == Operation::Put) {
+            self.bury(entry.key, &entry.value, entry.created.into());
+        }
+        Ok(())
     }
 
     fn find(&self, job: &JobId) -> Option<(Tombstone, u64)> {
@@ -100,8 +119,7 @@ impl Tombstones {
     }
 
     fn bury(&self, job: String, value: &[u8], stored: SystemTime) {
-        let stored = stored.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let stored_ms = u64::try_from(stored.as_millis()).unwrap_or(u64::MAX);
+        let stored_ms = unix_ms(stored);
         let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
         // A replica that lags behind may tell of an earlier one.
         let is_newest = jobs
@@ -158,6 +176,8 @@ async fn bucket(ledger: &Ledger) -> Result<Store, Unanswered> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
     use crate::job::Queued;
 
