@@ -90,18 +90,20 @@ struct Held {
 }
 
 impl Held {
-    fn take(&mut self, way: Way, places: usize) {
+    fn take(&mut self, model: &ModelName, way: Way, places: usize) {
         self.places += places;
         if way == Way::Call {
             self.call_places += places;
         }
+        self.shares.take(model, way.kind(), places);
     }
 
-    fn give_back(&mut self, way: Way, places: usize) {
+    fn give_back(&mut self, model: &ModelName, way: Way, places: usize) {
         self.places -= places;
         if way == Way::Call {
             self.call_places -= places;
         }
+        self.shares.give_back(model, way.kind(), places);
     }
 }
 
@@ -222,9 +224,8 @@ impl Room {
         let id = held.next;
         let places = held.usual.places(model, way, self.shared.limits.rows);
         held.jobs += 1;
-        held.take(way, places);
+        held.take(model, way, places);
         held.bytes += bytes;
-        held.shares.take(model, way.kind(), places);
         if let Some(renewal) = renewal {
             let renewed = Instant::now();
             held.leases.insert(id, Lease { renewal, renewed });
@@ -320,11 +321,9 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let mut held = self.room.lock();
         held.jobs -= 1;
-        held.give_back(self.way, self.places);
+        held.give_back(&self.model, self.way, self.places);
         held.bytes -= self.bytes;
         held.leases.remove(&self.id);
-        held.shares
-            .give_back(&self.model, self.way.kind(), self.places);
         self.room.report(&held);
         drop(held);
         self.room.changed.notify_one();
@@ -335,19 +334,14 @@ impl Drop for Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     fn room() -> Room {
-        Room::new(
-            RoomLimits {
-                rows: 2,
-                bytes: 100,
-            },
-            Metrics::new(),
-        )
+        testing::room(2, 100)
     }
 
     fn model() -> ModelName {
-        ModelName::new("digits").expect("a valid name")
+        testing::model("digits")
     }
 
     fn renewal() -> Renewal {

@@ -1,4 +1,4 @@
-//! Versions with a model that is no model, for tests of single stages.
+//! What tests of single stages begin with: a room, and versions with a model that is no model.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,8 @@ use inferq_engine::{BatchProof, Element, Model, RunError, Session, Tensor, Tenso
 use inferq_schemas::identity::Digest;
 use inferq_schemas::subjects::ModelName;
 
+use crate::hold::{Room, RoomLimits};
+use crate::metrics::Metrics;
 use crate::models::Version;
 use crate::models::pace::Pace;
 use crate::models::settings::ModelSettings;
@@ -78,6 +80,16 @@ impl Session for FakeSession {
     }
 }
 
+/// An empty room.
+pub(crate) fn room(rows: usize, bytes: usize) -> Room {
+    Room::new(RoomLimits { rows, bytes }, Metrics::new())
+}
+
+/// A model of this name.
+pub(crate) fn model(name: &str) -> ModelName {
+    ModelName::new(name).expect("a valid name")
+}
+
 /// Doubles each value.
 pub(crate) fn double(values: &[f32]) -> Result<Vec<f32>, RunError> {
     Ok(values.iter().map(|value| value * 2.0).collect())
@@ -100,7 +112,7 @@ pub(crate) fn version(
         behaviour,
     };
     Arc::new(Version {
-        model: ModelName::new(name).expect("a valid name"),
+        model: model(name),
         number: 1,
         digest: Digest::of(name.as_bytes()),
         settings: ModelSettings::default(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use inferq_schemas::subjects::ModelName;
 use tokio::time::Instant;
 
-use super::{Hold, Room, Way};
-use crate::hold::shares::Kind;
+use super::{Held, Hold, Room, Shared, Way};
+use crate::hold::shares::{Kind, Open};
 
 /// For how long a call that found no room stands for others that would find none.
 const CALLS_WAIT: Duration = Duration::from_secs(1);
@@ -23,28 +23,21 @@ pub struct CallRoom {
 impl Room {
     /// What there is for calls of `model`.
     pub fn for_calls(&self, model: &ModelName) -> CallRoom {
-        let now = Instant::now();
         let held = self.shared.lock();
-        let open = held
-            .shares
-            .open(self.shared.limits.rows, model, Kind::Call, now);
-        let places = open.places.min(self.shared.free_rows(&held));
+        let open = self.shared.open_to_calls(&held, model);
         CallRoom {
-            is_open: places > 0 && self.shared.free_bytes(&held) > 0,
-            below_half: places * 2 > open.of && held.bytes < self.shared.limits.bytes.div_ceil(2),
+            is_open: open.places > 0 && self.shared.free_bytes(&held) > 0,
+            below_half: open.places * 2 > open.of
+                && held.bytes < self.shared.limits.bytes.div_ceil(2),
         }
     }
 
     /// Takes in a call of `model`, if it has room. If not, pulls make some for those to come.
     pub fn try_call(&self, model: &ModelName, bytes: usize) -> Option<Hold> {
-        let now = Instant::now();
         let mut held = self.shared.lock();
-        let open = held
-            .shares
-            .open(self.shared.limits.rows, model, Kind::Call, now);
-        let places = open.places.min(self.shared.free_rows(&held));
-        if places == 0 || bytes > self.shared.free_bytes(&held) {
-            held.shares.wants(model, Kind::Call, now + CALLS_WAIT);
+        let open = self.shared.open_to_calls(&held, model);
+        if open.places == 0 || bytes > self.shared.free_bytes(&held) {
+            held.calls_wait(model);
             return None;
         }
         Some(self.admit(held, (model, Way::Call), bytes, None))
@@ -52,8 +45,26 @@ impl Room {
 
     /// Calls of `model` are not even heard for want of room: pulls make some.
     pub fn calls_wait(&self, model: &ModelName) {
+        self.shared.lock().calls_wait(model);
+    }
+}
+
+impl Shared {
+    /// Places that calls of `model` may take now.
+    fn open_to_calls(&self, held: &Held, model: &ModelName) -> Open {
+        let (total, now) = (self.limits.rows, Instant::now());
+        let open = held.shares.open(total, model, Kind::Call, now);
+        Open {
+            places: open.places.min(self.free_rows(held)),
+            ..open
+        }
+    }
+}
+
+impl Held {
+    fn calls_wait(&mut self, model: &ModelName) {
         let until = Instant::now() + CALLS_WAIT;
-        self.shared.lock().shares.wants(model, Kind::Call, until);
+        self.shares.wants(model, Kind::Call, until);
     }
 }
 
@@ -62,21 +73,14 @@ mod tests {
     use inferq_schemas::subjects::Lane;
 
     use super::*;
-    use crate::hold::RoomLimits;
-    use crate::metrics::Metrics;
+    use crate::testing;
 
     fn room() -> Room {
-        Room::new(
-            RoomLimits {
-                rows: 2,
-                bytes: 100,
-            },
-            Metrics::new(),
-        )
+        testing::room(2, 100)
     }
 
     fn model() -> ModelName {
-        ModelName::new("digits").expect("a valid name")
+        testing::model("digits")
     }
 
     #[tokio::test(start_paused = true)]

@@ -94,19 +94,14 @@ impl Drop for Promise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hold::RoomLimits;
-    use crate::metrics::Metrics;
+    use crate::testing;
 
     fn room() -> Room {
-        let limits = RoomLimits {
-            rows: 8,
-            bytes: 100,
-        };
-        Room::new(limits, Metrics::new())
+        testing::room(8, 100)
     }
 
     fn model() -> ModelName {
-        ModelName::new("digits").expect("a valid name")
+        testing::model("digits")
     }
 
     fn enter(room: &Room, bytes: usize) -> crate::hold::Hold {

@@ -98,22 +98,22 @@ impl Drop for Turn {
 mod tests {
     use std::time::Duration;
 
-    use inferq_schemas::subjects::{Lane, ModelName};
+    use inferq_schemas::subjects::Lane;
 
-    use crate::hold::{Hold, Room, RoomLimits, Way};
-    use crate::metrics::Metrics;
+    use crate::hold::{Hold, Room, Way};
+    use crate::testing;
 
     fn room() -> Room {
-        let limits = RoomLimits {
-            rows: 8,
-            bytes: 100,
-        };
-        Room::new(limits, Metrics::new())
+        testing::room(8, 100)
     }
 
     fn enter(room: &Room, bytes: usize) -> Hold {
-        let model = ModelName::new("digits").expect("a valid name");
-        room.enter(&model, Way::Queue(Lane::Normal), bytes, None)
+        room.enter(
+            &testing::model("digits"),
+            Way::Queue(Lane::Normal),
+            bytes,
+            None,
+        )
     }
 
     /// Whether room for `bytes` is given at once.

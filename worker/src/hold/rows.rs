@@ -57,11 +57,11 @@ impl Hold {
     pub fn weigh(&mut self, rows: usize) {
         let places = places(rows, self.room.limits.rows);
         let mut held = self.room.lock();
-        held.give_back(self.way, self.places);
-        held.take(self.way, places);
-        held.shares
-            .give_back(&self.model, self.way.kind(), self.places);
-        held.shares.take(&self.model, self.way.kind(), places);
+        if places != self.places {
+            // Taken first: a model that holds nothing for a moment would be forgotten.
+            held.take(&self.model, self.way, places);
+            held.give_back(&self.model, self.way, self.places);
+        }
         if let Way::Queue(lane) = self.way {
             held.usual.learn(&self.model, lane, places);
         }
@@ -77,24 +77,19 @@ impl Hold {
 mod tests {
     use futures::FutureExt;
 
-    use crate::hold::{Hold, Promise, Room, RoomLimits, Way};
-    use crate::metrics::Metrics;
-
     use super::*;
+    use crate::hold::{Promise, Room};
+    use crate::testing;
 
     const TOTAL: usize = 64;
     const LOW: Way = Way::Queue(Lane::Low);
 
     fn room() -> Room {
-        let limits = RoomLimits {
-            rows: TOTAL,
-            bytes: 1000,
-        };
-        Room::new(limits, Metrics::new())
+        testing::room(TOTAL, 1000)
     }
 
     fn model() -> ModelName {
-        ModelName::new("digits").expect("a valid name")
+        testing::model("digits")
     }
 
     fn enter(room: &Room, way: Way) -> Hold {
@@ -170,7 +165,7 @@ mod tests {
         let room = room();
         let mut calls = Vec::new();
         for name in ["a", "b", "c", "d", "e", "f", "g"] {
-            let name = ModelName::new(name).expect("a valid name");
+            let name = testing::model(name);
             for _ in 0..TOTAL / PARTS {
                 calls.push(room.try_call(&name, 1).expect("its share is free"));
             }

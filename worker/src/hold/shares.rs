@@ -138,13 +138,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::testing::model;
 
     const TOTAL: usize = 64;
     const SECOND: Duration = Duration::from_secs(1);
-
-    fn model(name: &str) -> ModelName {
-        ModelName::new(name).expect("a valid name")
-    }
 
     fn places(shares: &Shares, name: &str, kind: Kind) -> usize {
         shares

@@ -8,8 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::hold::{Hold, Room, RoomLimits, Way};
-use crate::metrics::Metrics;
+use crate::hold::{Hold, Room, Way};
+use crate::testing;
 
 /// Places, and bytes, of the room.
 const ROWS: usize = 32;
@@ -84,7 +84,7 @@ impl World {
     fn new() -> Self {
         let all = MODELS.into_iter().flat_map(|name| {
             Lane::ALL.into_iter().map(move |lane| Served {
-                model: ModelName::new(name).expect("a valid name"),
+                model: testing::model(name),
                 lane,
                 stream: "JOBS".to_owned(),
                 name: format!("{name}__{lane}"),
@@ -97,14 +97,10 @@ impl World {
         let ids = serving
             .iter()
             .map(|served| id_of(served).expect("it is served"));
-        let limits = RoomLimits {
-            rows: ROWS,
-            bytes: BYTES,
-        };
         Self {
             ids: ids.collect(),
             sources,
-            room: Room::new(limits, Metrics::new()),
+            room: testing::room(ROWS, BYTES),
             held: VecDeque::new(),
             decoded: 0,
             queues: vec![VecDeque::new(); SOURCES],

@@ -1,12 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::hold::{Room, RoomLimits};
-use crate::metrics::Metrics;
-
-fn model(name: &str) -> ModelName {
-    ModelName::new(name).expect("a valid name")
-}
+use crate::testing::{self, model};
 
 fn serving(models: &[&str]) -> Serving {
     let mut all = Vec::new();
@@ -47,11 +42,7 @@ fn arrival(pending: u64, attempt: u64) -> Arrival {
 
 /// Room for what a request may bring, of a room that no test fills.
 fn promise() -> Promise {
-    let limits = RoomLimits {
-        rows: 1000,
-        bytes: 1000,
-    };
-    let room = Room::new(limits, Metrics::new());
+    let room = testing::room(1000, 1000);
     room.promise(&model("a"), Lane::Low, 0, 0)
         .expect("it is free")
 }
