@@ -20,4 +20,5 @@ mod plan;
 pub use compare::Difference;
 pub use ensure::{AssetAdmin, AssetChange, Change};
 pub use error::AssetError;
+pub use layout::JOBS_KEPT;
 pub use plan::AssetPlan;

@@ -28,7 +28,7 @@ use inferq_schemas::{JobEvent, JobId};
 use crate::{
     client::Client,
     error::{ResultError, SubmitError},
-    job::Job,
+    job::{Job, millis},
     outcome::Outcome,
     result::ANY,
     submit::Submitted,
@@ -371,8 +371,4 @@ async fn look(watch: &mut Option<Watch>) -> Seen {
         Some(watch) => watch.look().await,
         None => std::future::pending().await,
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -119,7 +119,7 @@ pub mod stack;
 mod submit;
 mod trace;
 
-pub use assets::AssetPlan;
+pub use assets::{AssetPlan, JOBS_KEPT};
 pub use blobs::BlobError;
 pub use cancel::CancelError;
 pub use client::{Client, ClientBuilder};

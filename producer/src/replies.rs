@@ -11,6 +11,7 @@ use inferq_schemas::JobId;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
+    assets::JOBS_KEPT,
     client::Client,
     error::{ResultError, RunError, Source},
     job::Job,
@@ -19,8 +20,6 @@ use crate::{
 
 /// Without a reply for this long the stream itself is read: a reconnect may have swallowed it.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// No job waits longer than its stream keeps it.
-const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// How long a job without deadline of its own may take.
 const RUN_WITHIN: Duration = Duration::from_secs(300);
 
@@ -155,7 +154,7 @@ impl Client {
         }
         match self.replied(&mut expected, None).await? {
             Some(outcome) => Ok(outcome),
-            None => Ok(self.result(&id, KEPT).await?),
+            None => Ok(self.result(&id, JOBS_KEPT).await?),
         }
     }
 

@@ -29,8 +29,12 @@ pub(crate) fn own_unix_ms() -> u64 {
 
 /// A moment in unix milliseconds.
 pub(crate) fn unix_ms(moment: SystemTime) -> u64 {
-    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(moment.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Whole milliseconds of `duration`.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The server put `stamp` on something while our own clock went from one end of `between` to the other.

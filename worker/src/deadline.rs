@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use inferq_schemas::headers::JobHeaders;
 
-use crate::clock::unix_ms_now;
+use crate::clock::{millis, unix_ms_now};
 
 /// A moment on the clocks of this process, taken from one on the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,8 +58,4 @@ pub fn rpc_deadline_unix_ms(headers: &JobHeaders, received_unix_ms: u64, times: 
         .deadline(received_unix_ms)
         .unwrap_or(received_unix_ms + millis(times.default));
     asked.min(latest)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

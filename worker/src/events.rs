@@ -14,6 +14,7 @@ use inferq_schemas::headers::Status;
 use inferq_schemas::identity::JobId;
 use inferq_schemas::{JobEvent, shorten};
 
+use crate::clock::millis;
 use crate::job::Author;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -80,7 +81,7 @@ impl Teller {
         self.tell(&JobEvent::Retrying {
             worker: self.worker.to_string(),
             attempt: self.attempt,
-            delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+            delay_ms: millis(delay),
             reason: shorten(reason, LONGEST_REASON),
         });
     }

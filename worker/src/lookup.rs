@@ -18,7 +18,7 @@ use tracing::{Instrument, warn};
 use crate::cache::Cache;
 use crate::cancel::InHand;
 use crate::cancelled::Tombstones;
-use crate::clock::unix_ms_now;
+use crate::clock::{millis, unix_ms_now};
 use crate::deadline::passed;
 use crate::disposition::JobError;
 use crate::job::{Admitted, Ask, Author, Finished, Job, Origin, Verdict};
@@ -262,7 +262,7 @@ impl Lookup {
         let waited_in_queue = match &job.origin {
             // Two clocks are compared here, so this is no better than their agreement.
             Origin::Queue(queued) => {
-                let held_ms = u64::try_from(job.received.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let held_ms = millis(job.received.elapsed());
                 unix_ms_now()
                     .saturating_sub(queued.published_unix_ms)
                     .saturating_sub(held_ms)

@@ -13,6 +13,8 @@ use crate::size::ByteSize;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long a job may wait in its stream.
+pub const JOBS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Publishes with the same `Nats-Msg-Id` within this time are one message.
 const DEDUPE: Duration = Duration::from_secs(120);
 /// A waiting RPC older than this helps nobody: its caller has left.
@@ -122,7 +124,7 @@ fn queue(name: &str, subjects: Vec<String>, plan: &AssetPlan, max_bytes: ByteSiz
         "discard_new_per_subject": true,
         "max_msgs_per_subject": plan.queue_depth.get(),
     });
-    stream(name, subjects, plan, max_bytes, 7 * DAY, queue)
+    stream(name, subjects, plan, max_bytes, JOBS_KEPT, queue)
 }
 
 fn rpc(names: &Assets, plan: &AssetPlan) -> Value {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use inferq::{Outcome, ResultError, Submitted};
+use inferq::{JOBS_KEPT, Outcome, ResultError, Submitted};
 use serde_json::json;
 
 use super::{
@@ -11,9 +11,6 @@ use super::{
     input::{IdentityArgs, RequestArgs},
     output::Output,
 };
-
-/// No job waits longer than its stream keeps it.
-const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// Put a job into the queue of a model.
 #[derive(Debug, clap::Args)]
@@ -48,7 +45,7 @@ impl Submit {
         }
         let client = global.connect().await?;
         if self.follow {
-            let (submitted, events) = client.follow(job, self.wait.unwrap_or(KEPT)).await?;
+            let (submitted, events) = client.follow(job, self.wait.unwrap_or(JOBS_KEPT)).await?;
             output.note(&whereabouts(&submitted));
             let outcome = follow(&submitted.id, events, output).await;
             return shown(outcome, &submitted, output);

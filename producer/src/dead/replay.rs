@@ -17,6 +17,7 @@ use inferq_schemas::{
 use super::{DeadEntry, DeadLetters, ReplayError};
 use crate::{
     error::ResultError,
+    job::unix_ms,
     outcome::Outcome,
     submit::{Prepared, Submitted, header_value, in_order},
 };
@@ -195,9 +196,7 @@ fn deadline(entry: &DeadEntry, pairs: &[(String, String)], now: SystemTime) -> O
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
     let parsed = JobHeaders::parse(pairs, entry.job.clone(), &ReplyPrefixes::default());
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let deadline = parsed.headers.deadline(now_ms)?;
+    let deadline = parsed.headers.deadline(unix_ms(now))?;
     UNIX_EPOCH.checked_add(Duration::from_millis(deadline))
 }
 

@@ -5,11 +5,12 @@ use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::Path,
-    time::UNIX_EPOCH,
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::job::unix_ms;
 
 /// Bytes read at each end of a file. Size and time of change tell the rest.
 const ENDS: u64 = 1 << 20;
@@ -59,7 +60,6 @@ impl FileIdentity {
         let mut file = File::open(path)?;
         let about = file.metadata()?;
         let modified = about.modified()?;
-        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut digest = blake3::Hasher::new();
         std::io::copy(&mut (&mut file).take(ENDS), &mut digest)?;
         if about.len() > ENDS {
@@ -69,7 +69,7 @@ impl FileIdentity {
         Ok(Self {
             path: path.display().to_string(),
             bytes: about.len(),
-            modified_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            modified_unix_ms: unix_ms(modified),
             ends: digest.finalize().to_hex().to_string(),
         })
     }

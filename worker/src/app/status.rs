@@ -8,7 +8,7 @@ use inferq_schemas::registry::{WorkerRecord, WorkerState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::unix_ms_now;
+use crate::clock::{millis, unix_ms_now};
 use crate::hold::Room;
 use crate::models::Models;
 use crate::pull::consumers::{Serving, ready_models};
@@ -30,7 +30,7 @@ impl Status {
     /// The record as of now. A model without consumers is loaded but not served, so it is not listed.
     pub(super) fn record(&self) -> WorkerRecord {
         let now = unix_ms_now();
-        let running = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let running = millis(self.started.elapsed());
         let state = *self.state.borrow();
         let served = ready_models(&self.serving.borrow());
         let mut models = self.models.served();

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::breaker::{Breaker, Change};
 use super::{CacheError, CacheResult, LOOKUP_BUDGET, ResultCache};
+use crate::clock::millis;
 use crate::config::SecretUrl;
 
 /// Longest a write or a first connection may take: nobody waits for either.
@@ -127,7 +128,7 @@ impl ResultCache for RedisCache {
         entries: &[(CacheKey, Bytes)],
         ttl: Duration,
     ) -> CacheResult<()> {
-        let milliseconds = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+        let milliseconds = millis(ttl).max(1);
         let mut pipeline = Pipeline::with_capacity(entries.len());
         for (key, answer) in entries {
             let set = pipeline
