@@ -36,8 +36,10 @@ async fn busy_stack(folder: &Path, run_timeout: Duration) -> Result<Stack> {
     Ok(stack)
 }
 
-async fn wait_until_held(stack: &Stack, jobs: f64) -> Result<()> {
-    wait_for_metric(stack.client(), "worker-1", "inferq_inflight_jobs", jobs).await
+/// The thread has it, so that nothing else runs before it.
+async fn wait_until_it_runs(stack: &Stack) -> Result<()> {
+    let begun = r#"inferq_batch_seconds_count{model="spin"}"#;
+    wait_for_metric(stack.client(), "worker-1", begun, 1.0).await
 }
 
 async fn next(events: &mut Events) -> Result<Event> {
@@ -64,7 +66,7 @@ async fn a_job_behind_others_is_queued_then_running_then_done() -> Result<()> {
     let stack = busy_stack(folder.path(), Duration::from_secs(300)).await?;
     let client = stack.client();
     client.submit(hazards::spin(A_WHILE)).await?;
-    wait_until_held(&stack, 1.0).await?;
+    wait_until_it_runs(&stack).await?;
     for _ in 0..5 {
         client.submit(hazards::spin(A_WHILE / 4)).await?;
     }
@@ -103,7 +105,7 @@ async fn a_cancelled_job_and_an_expired_one_end_without_having_run() -> Result<(
     let stack = busy_stack(folder.path(), Duration::from_secs(300)).await?;
     let client = stack.client();
     let endless = client.submit(hazards::endless()).await?.id;
-    wait_until_held(&stack, 1.0).await?;
+    wait_until_it_runs(&stack).await?;
     let image = &digits::held_out()?[0];
     let soon = uncached(image).timeout(Duration::from_secs(1));
     let (_, mut expires) = client.follow(soon, PATIENCE).await?;
