@@ -58,9 +58,21 @@ impl Tombstone {
 pub struct Tombstones {
     /// Each with when the bucket stored it, in unix milliseconds.
     jobs: Arc<RwLock<HashMap<String, (Tombstone, u64)>>>,
+    /// Over once those that were in the bucket at the start are here, or cannot be had.
+    known: CancellationToken,
 }
 
 impl Tombstones {
+    /// Waits until those that were in the bucket at the start are known, or cannot be known soon.
+    pub async fn known(&self) {
+        if tokio::time::timeout(LOOK_WITHIN, self.known.cancelled())
+            .await
+            .is_err()
+        {
+            debug!("the cancelled jobs are not known yet, some may be run in vain");
+        }
+    }
+
     /// Whether `job` was cancelled.
     pub fn contains(&self, job: &JobId) -> bool {
         let found = self.find(job);
@@ -140,6 +152,7 @@ impl Tombstones {
             if let Err(error) = followed {
                 // Without its bucket nobody can cancel either.
                 debug!(%error, "not following cancellations, trying again");
+                self.known.cancel();
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -150,18 +163,25 @@ impl Tombstones {
 
     async fn follow_once(&self, ledger: &Ledger) -> Result<(), Unanswered> {
         let bucket = bucket(ledger).await?;
+        if bucket.status().await.map_err(Unanswered::of)?.values() == 0 {
+            self.known.cancel();
+        }
         let mut entries = bucket
             .watch_with_history(">")
             .await
             .map_err(Unanswered::of)?;
         while let Some(entry) = entries.next().await {
             let entry = entry.map_err(Unanswered::of)?;
+            let is_last = entry.delta == 0;
             match entry.operation {
                 Operation::Put => self.bury(entry.key, &entry.value, entry.created.into()),
                 Operation::Delete | Operation::Purge => {
                     let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
                     jobs.remove(&entry.key);
                 }
+            }
+            if is_last {
+                self.known.cancel();
             }
         }
         Ok(())

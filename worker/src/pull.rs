@@ -93,6 +93,11 @@ struct Intake {
 /// # Errors
 /// If the inbox cannot be subscribed to, or the next stage is gone.
 pub async fn run(mut puller: Puller, deliveries: mpsc::Sender<Delivery>) -> anyhow::Result<()> {
+    // Before the first job comes, or one that was cancelled while nobody ran it would be run here.
+    tokio::select! {
+        () = puller.stop.cancelled() => return Ok(()),
+        () = puller.tombstones.known() => {}
+    }
     let mut connects = Connects::of(&puller.ledger);
     let mut gate = puller.gate.watch();
     let mut intake = Intake {
