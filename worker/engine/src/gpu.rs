@@ -17,7 +17,9 @@ mod dispatch;
 mod error;
 #[cfg(test)]
 mod injected;
+mod kept;
 mod layout;
+pub(crate) mod memory;
 mod operation;
 mod pipeline;
 mod program;

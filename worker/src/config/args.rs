@@ -85,8 +85,9 @@ pub struct GpuArgs {
         global = true
     )]
     pub gpu_name: Option<String>,
-    /// Folder for what `auto` measures, so that loading the same model on the same machine does not take the two
-    /// seconds again. Best effort. Default: none, every load measures.
+    /// Folder for what `auto` measures and the driver compiles, so that loading the same model on the same machine
+    /// does not take the seconds again. Only the worker's user should write to it. Best effort. Default: none,
+    /// every load measures.
     #[arg(
         long = "gpu-cache",
         env = "INFERQ_GPU_CACHE",

@@ -25,7 +25,7 @@ struct Card {
     forced: bool,
     now: RwLock<Arc<Opened>>,
     breaker: Mutex<Breaker>,
-    /// Where what was measured on it is kept.
+    /// Where what was found out about it is kept.
     memory: OnceLock<PathBuf>,
     /// When the last attempt to open a new device began.
     attempted: Mutex<Option<Instant>>,
@@ -66,10 +66,12 @@ impl Gpu {
         &self.0.info
     }
 
-    /// Keeps in `folder`, which is made when needed, what loading a model measures on this card, and reads it from
-    /// there. Counts the first time only.
+    /// Keeps in `folder`, which is made when needed, what loading a model measures on this card and what the
+    /// driver compiles for it, and reads both from there. Only its user should be able to write to it: the driver
+    /// trusts what it once compiled. Counts the first time only.
     pub fn remember_in(&self, folder: PathBuf) {
-        self.0.memory.get_or_init(|| folder);
+        let folder = self.0.memory.get_or_init(|| folder);
+        self.opened().keep_in(folder, self.info());
     }
 
     pub(crate) fn remembers_in(&self) -> Option<&Path> {
@@ -175,6 +177,9 @@ impl Gpu {
         let same = infos.iter().position(|info| *info == self.0.info);
         let at = same.ok_or_else(|| no_adapter(&infos))?;
         let opened = Arc::new(Opened::new(&adapters[at], &infos[at])?);
+        if let Some(folder) = self.remembers_in() {
+            opened.keep_in(folder, self.info());
+        }
         *self.0.now.write().unwrap_or_else(PoisonError::into_inner) = opened;
         *self.breaker() = Breaker::default();
         Ok(())

@@ -1,9 +1,11 @@
 //! A device: an adapter opened for compute, so that no error is fatal.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use super::adapter::AdapterInfo;
 use super::error::GpuError;
+use super::kept::Kept;
 use super::pipeline::Pipelines;
 use super::workspace::Workspace;
 use crate::resident::Table;
@@ -16,6 +18,8 @@ pub(super) struct Opened {
     /// Numbers of models that are on the device.
     pub(super) resident: Table<wgpu::Buffer>,
     pub(super) pipelines: Pipelines,
+    /// Kernels on disk, where there is a folder for them.
+    kept: OnceLock<Option<Kept>>,
     /// Workspaces whose reports have not come.
     set_aside: Mutex<Vec<SetAside>>,
     #[cfg(test)]
@@ -60,8 +64,8 @@ impl Opened {
             adapter: info.name.clone(),
             reason,
         };
-        let features = wgpu::Features::IMMEDIATES;
-        if !adapter.features().contains(features) {
+        let needed = wgpu::Features::IMMEDIATES;
+        if !adapter.features().contains(needed) {
             return Err(unsupported(
                 "it has no immediates (push constants)".to_owned(),
             ));
@@ -78,7 +82,7 @@ impl Opened {
         };
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("inferq"),
-            required_features: features,
+            required_features: needed | adapter.features() & wgpu::Features::PIPELINE_CACHE,
             required_limits: limits,
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
@@ -108,6 +112,7 @@ impl Opened {
             faults,
             resident: Table::default(),
             pipelines: Pipelines::default(),
+            kept: OnceLock::new(),
             set_aside: Mutex::default(),
             #[cfg(test)]
             injected: super::injected::Injected::default(),
@@ -133,6 +138,16 @@ impl Opened {
             Some(reason) => Err(GpuError::Lost(reason.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Takes compiled kernels from `folder`, and leaves them there. Counts the first time only.
+    pub(super) fn keep_in(&self, folder: &Path, card: &AdapterInfo) {
+        self.kept.get_or_init(|| Kept::open(folder, card, self));
+    }
+
+    /// Kernels on disk, if they are kept there.
+    pub(super) fn kept(&self) -> Option<&Kept> {
+        self.kept.get().and_then(Option::as_ref)
     }
 
     /// Most bytes of a panel of weights beside what can be bound; tests make it small.

@@ -30,6 +30,9 @@ pub(super) fn pipeline(kernel: &Kernel, gpu: &Opened) -> Result<Arc<Pipeline>, G
         return Ok(Arc::clone(there));
     }
     let made = Arc::new(compile(kernel, gpu)?);
+    if let Some(kept) = gpu.kept() {
+        kept.grew();
+    }
     Ok(Arc::clone(lock().entry(kernel.name).or_insert(made)))
 }
 
@@ -73,7 +76,7 @@ fn compile(kernel: &Kernel, gpu: &Opened) -> Result<Pipeline, GpuError> {
                 // Every kernel writes its workgroup memory before any lane reads it.
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache: gpu.kept().map(|kept| &kept.cache),
         });
         Pipeline { layout, pipeline }
     })

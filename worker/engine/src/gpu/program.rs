@@ -91,6 +91,9 @@ impl Program {
         if outputs.is_empty() || outputs.iter().any(|output| *output >= total) {
             return Err(GpuError::Empty("an output"));
         }
+        if let Some(kept) = gpu.kept() {
+            kept.save();
+        }
         let constant = |source: &Source| matches!(source, Source::Constant(_));
         let sources = sources.iter().map(constant).collect();
         Ok(Self::placed(

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::op::Segment;
 use super::tune::{Measured, ROWS};
 use crate::cpu;
-use crate::gpu::{Choice, Tile};
+use crate::gpu::{Choice, Tile, memory};
 
 /// What stands in a file, by number of rows.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,30 +59,19 @@ pub(super) fn write(folder: &Path, segment: &Segment, measured: &[Measured; ROWS
     });
     let lines: Vec<Line> = lines.collect();
     let path = path(folder, segment);
-    // Whole or not at all, whoever else writes the same file.
-    let kept = fs::create_dir_all(folder).and_then(|()| {
-        let mut own = tempfile::NamedTempFile::new_in(folder)?;
-        serde_json::to_writer_pretty(&mut own, &lines)?;
-        own.persist(&path)?;
-        Ok(())
-    });
-    if let Err(error) = kept {
+    let text = serde_json::to_vec_pretty(&lines).map_err(io::Error::from);
+    if let Err(error) = text.and_then(|text| memory::write(&path, &text)) {
         tracing::warn!(%error, path = %path.display(), "what was measured is not kept, the next load measures again");
     }
 }
 
 fn path(folder: &Path, segment: &Segment) -> PathBuf {
-    let mut all = format!("{} {}", env!("CARGO_PKG_VERSION"), cpu::instructions());
-    let card = segment.card.gpu.info();
-    let _ = write!(all, "{card:?} {:?} ", segment.settings);
+    let mut all = format!("{} {:?} ", cpu::instructions(), segment.settings);
     for step in &segment.steps {
         let _ = write!(all, "{:?} {:?} ", step.operation, step.inputs);
     }
     for shape in &segment.shapes {
         let _ = write!(all, "{shape:?} ");
     }
-    for kernel in inferq_shaders::kernels() {
-        all.push_str(kernel.source);
-    }
-    folder.join(format!("{}.json", blake3::hash(all.as_bytes()).to_hex()))
+    memory::path(folder, segment.card.gpu.info(), &all, "json")
 }
