@@ -14,6 +14,7 @@ struct Layer {
     activation: u32, // by number, 0 for none
     low: f32,        // for the activation
     high: f32,
+    pieces: u32,     // of k, for kernels that split it
 }
 @group(0) @binding(0) var<storage, read> rows: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;

@@ -42,13 +42,15 @@ pub struct Kernel {
 }
 
 /// Kernels of a dense layer, `activated(rows · weights + bias + residual)`: each for a number of rows it is best at,
-/// and each for weights of three kinds. All tiles add up alike, bit by bit; [`Tile::Gemv`] does not.
+/// and each for weights of three kinds. All tiles add up alike, bit by bit; [`Tile::Gemv`] and [`Tile::Split`] do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tile {
     /// Up to four rows.
     Gemv,
     /// Few rows, or few columns.
     Skinny,
+    /// Up to 64 rows, and so few tiles that several workgroups share each; [`joined`] follows it.
+    Split,
     /// Tiles of 64 x 64.
     Tile64,
     /// Tiles of 128 x 128.
@@ -69,7 +71,13 @@ pub enum Weights {
 
 impl Tile {
     /// All of them.
-    pub const ALL: [Tile; 4] = [Tile::Gemv, Tile::Skinny, Tile::Tile64, Tile::Tile128];
+    pub const ALL: [Tile; 5] = [
+        Tile::Gemv,
+        Tile::Skinny,
+        Tile::Split,
+        Tile::Tile64,
+        Tile::Tile128,
+    ];
 
     /// As reports and files have it.
     #[must_use]
@@ -77,20 +85,30 @@ impl Tile {
         match self {
             Tile::Gemv => "gemv",
             Tile::Skinny => "skinny",
+            Tile::Split => "split",
             Tile::Tile64 => "tile64",
             Tile::Tile128 => "tile128",
+        }
+    }
+
+    /// Most rows that it can do.
+    #[must_use]
+    pub const fn most_rows(self) -> usize {
+        match self {
+            Tile::Gemv => self.size()[0] as usize,
+            Tile::Split => 4 * self.size()[0] as usize,
+            Tile::Skinny | Tile::Tile64 | Tile::Tile128 => usize::MAX,
         }
     }
 
     /// Whether so many rows may be worth a try on it: it can, and a quarter of its rows have something to do.
     #[must_use]
     pub const fn suits(self, rows: usize) -> bool {
-        let most = self.size()[0] as usize;
-        match self {
-            Tile::Gemv => rows <= most,
-            Tile::Skinny => true,
-            Tile::Tile64 | Tile::Tile128 => 4 * rows >= most,
-        }
+        let filled = match self {
+            Tile::Gemv | Tile::Skinny | Tile::Split => true,
+            Tile::Tile64 | Tile::Tile128 => 4 * rows >= self.size()[0] as usize,
+        };
+        filled && rows <= self.most_rows()
     }
 
     /// Rows and columns of the result that one workgroup computes.
@@ -98,7 +116,7 @@ impl Tile {
     pub const fn size(self) -> [u32; 2] {
         match self {
             Tile::Gemv => [4, 32],
-            Tile::Skinny => [16, 32],
+            Tile::Skinny | Tile::Split => [16, 32],
             Tile::Tile64 => [64, 64],
             Tile::Tile128 => [128, 128],
         }
@@ -116,43 +134,55 @@ pub fn linear(tile: Tile, weights: Weights) -> &'static Kernel {
     let of_tile = match tile {
         Tile::Gemv => &GEMV,
         Tile::Skinny => &SKINNY,
+        Tile::Split => &SPLIT,
         Tile::Tile64 => &TILE64,
         Tile::Tile128 => &TILE128,
     };
+    for_weights(of_tile, weights)
+}
+
+/// What follows [`Tile::Split`]: adds its pieces up and finishes the layer.
+#[must_use]
+pub fn joined(weights: Weights) -> &'static Kernel {
+    for_weights(&JOINED, weights)
+}
+
+fn for_weights(kernels: &'static [Kernel; 3], weights: Weights) -> &'static Kernel {
     match weights {
-        Weights::F32 => &of_tile[0],
-        Weights::F16 => &of_tile[1],
-        Weights::Int8 => &of_tile[2],
+        Weights::F32 => &kernels[0],
+        Weights::F16 => &kernels[1],
+        Weights::Int8 => &kernels[2],
     }
 }
 
-/// A kernel of a dense layer for weights of each kind.
+/// A kernel of a dense layer for weights of each kind: its name, parts and constants beside those of all of them,
+/// lanes and bytes of a workgroup.
 macro_rules! dense {
-    ($name:literal, $tile:expr, $workgroup_size:expr, $workgroup_bytes:expr) => {
+    ($name:literal, $parts:tt, $constants:tt, $lanes:expr, $bytes:expr) => {
         [
-            dense!($name, "f32", $tile, $workgroup_size, $workgroup_bytes),
-            dense!($name, "f16", $tile, $workgroup_size, $workgroup_bytes),
-            dense!($name, "int8", $tile, $workgroup_size, $workgroup_bytes),
+            dense!($name, "f32", $parts, $constants, $lanes, $bytes),
+            dense!($name, "f16", $parts, $constants, $lanes, $bytes),
+            dense!($name, "int8", $parts, $constants, $lanes, $bytes),
         ]
     };
-    ($name:literal, $weights:literal, $tile:expr, $workgroup_size:expr, $workgroup_bytes:expr) => {
+    ($name:literal, $weights:literal, [$($part:literal),*], [$($constant:expr),*], $lanes:expr, $bytes:expr) => {
         Kernel {
             name: concat!($name, " ", $weights),
-            files: &["activation", concat!("weights_", $weights), "layer", $name],
+            files: &["activation", concat!("weights_", $weights), "layer", $($part,)* $name],
             source: concat!(
                 include_str!("../activation.wgsl"),
                 include_str!(concat!("../weights_", $weights, ".wgsl")),
                 include_str!("../layer.wgsl"),
+                $(include_str!(concat!("../", $part, ".wgsl")),)*
                 include_str!(concat!("../", $name, ".wgsl"))
             ),
             entry_point: $name,
-            workgroup_size: $workgroup_size,
-            workgroup_bytes: $workgroup_bytes,
+            workgroup_size: $lanes,
+            workgroup_bytes: $bytes,
             bindings: &[Read, Read, Read, Read, ReadWrite],
-            immediate_bytes: 36,
+            immediate_bytes: 40,
             constants: &[
-                ("TILE_ROWS", $tile.size()[0]),
-                ("TILE_COLUMNS", $tile.size()[1]),
+                $($constant,)*
                 ("WITH_RESIDUAL", WITH_RESIDUAL),
                 ("CLIP", activation::CLIP),
                 ("GELU", activation::GELU),
@@ -167,10 +197,45 @@ macro_rules! dense {
     };
 }
 
-const GEMV: [Kernel; 3] = dense!("gemv", Tile::Gemv, [8, 32, 1], 256 * 16);
-const SKINNY: [Kernel; 3] = dense!("skinny", Tile::Skinny, [8, 8, 1], 256 * 4 + 128 * 16);
-const TILE64: [Kernel; 3] = dense!("tile64", Tile::Tile64, [16, 16, 1], (272 + 256) * 16);
-const TILE128: [Kernel; 3] = dense!("tile128", Tile::Tile128, [16, 16, 1], (264 + 256) * 16);
+/// The same for one that computes tiles.
+macro_rules! tiles {
+    ($name:literal, $parts:tt, $tile:expr, $lanes:expr, $bytes:expr) => {
+        dense!(
+            $name,
+            $parts,
+            [
+                ("TILE_ROWS", $tile.size()[0]),
+                ("TILE_COLUMNS", $tile.size()[1])
+            ],
+            $lanes,
+            $bytes
+        )
+    };
+}
+
+const GEMV: [Kernel; 3] = tiles!("gemv", [], Tile::Gemv, [8, 32, 1], 256 * 16);
+/// Bytes of few_rows.wgsl.
+const FEW_ROWS_BYTES: u32 = 256 * 4 + 128 * 16;
+const SKINNY: [Kernel; 3] = tiles!(
+    "skinny",
+    ["few_rows"],
+    Tile::Skinny,
+    [8, 8, 1],
+    FEW_ROWS_BYTES
+);
+const SPLIT: [Kernel; 3] = tiles!(
+    "split",
+    ["few_rows"],
+    Tile::Split,
+    [8, 8, 1],
+    FEW_ROWS_BYTES
+);
+const JOINED: [Kernel; 3] = dense!("joined", [], [], [JOINED_LANES, 1, 1], 0);
+const TILE64: [Kernel; 3] = tiles!("tile64", [], Tile::Tile64, [16, 16, 1], (272 + 256) * 16);
+const TILE128: [Kernel; 3] = tiles!("tile128", [], Tile::Tile128, [16, 16, 1], (264 + 256) * 16);
+
+/// Quads of the result that a workgroup of [`joined`] finishes.
+pub const JOINED_LANES: u32 = 64;
 
 /// The dense layer has a residual to add.
 pub const WITH_RESIDUAL: u32 = 1;
@@ -308,6 +373,7 @@ pub fn kernels() -> Vec<&'static Kernel> {
         all.map(move |weights| linear(tile, weights))
     });
     dense
+        .chain(Weights::ALL.into_iter().map(joined))
         .chain([&PRODUCT, &SOFTMAX, &NORM, &ELEMENTWISE])
         .collect()
 }

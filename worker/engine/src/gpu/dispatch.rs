@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use inferq_shaders::{GRID, Tile, WITH_RESIDUAL, elementwise, norm, product};
+use inferq_shaders::{GRID, JOINED_LANES, Tile, WITH_RESIDUAL, elementwise, norm, product};
 
 use super::device::Opened;
 use super::error::GpuError;
-use super::layout::{check_groups, check_size};
-use super::operation::{Activation, Axes, Choice, Layer, Norm, Operation, Pairs};
+use super::layout::{check_groups, check_size, padded_size};
+use super::operation::{Activation, Axes, Choice, Layer, Norm, Operation, Pairs, pieces};
 
 /// One launch.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,7 +15,17 @@ pub(super) struct Dispatch {
     /// The kernel, for operations that have several.
     pub(super) tile: Option<Tile>,
     pub(super) groups: [u32; 3],
+    /// What follows, if this one leaves sums in pieces.
+    pub(super) join: Option<Join>,
     immediates: Vec<u32>,
+}
+
+/// The launch that adds up what a split one left.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Join {
+    pub(super) groups: [u32; 3],
+    /// Numbers that lie in between.
+    pub(super) sums: usize,
 }
 
 impl Dispatch {
@@ -103,14 +113,23 @@ fn of_linear(
         rows_of_tile,
         gpu,
     )?;
+    let pieces = match tile {
+        Tile::Split => pieces(m as usize, layer.inputs, columns.len()),
+        Tile::Gemv | Tile::Skinny | Tile::Tile64 | Tile::Tile128 => 1,
+    };
+    let join = match tile {
+        Tile::Split => Some(join(m as usize, columns.len(), pieces, gpu)?),
+        Tile::Gemv | Tile::Skinny | Tile::Tile64 | Tile::Tile128 => None,
+    };
     let (activation, [low, high]) = numbers(layer.activation);
     Ok(Dispatch {
         tile: Some(tile),
         groups: [
             (columns.len() as u32).div_ceil(columns_of_tile),
             row_groups,
-            1,
+            pieces as u32,
         ],
+        join,
         immediates: vec![
             m,
             layer.inputs as u32,
@@ -121,7 +140,19 @@ fn of_linear(
             activation,
             low.to_bits(),
             high.to_bits(),
+            pieces as u32,
         ],
+    })
+}
+
+/// How to add up `pieces` of sums for `m` rows of `n` columns.
+fn join(m: usize, n: usize, pieces: usize, gpu: &Opened) -> Result<Join, GpuError> {
+    let padded = m * padded_size(n);
+    let groups = (padded / 4).div_ceil(JOINED_LANES as usize);
+    check_groups("the size of a layer", groups, padded, 4 * JOINED_LANES, gpu)?;
+    Ok(Join {
+        groups: [groups as u32, 1, 1],
+        sums: pieces * padded,
     })
 }
 
@@ -177,6 +208,7 @@ fn of_product(pairs: &Pairs, shapes: [&[usize]; 3], gpu: &Opened) -> Result<Disp
     immediates.extend(strides(result, &pairs.result));
     Ok(Dispatch {
         tile: None,
+        join: None,
         groups: [column_groups as u32, row_groups as u32, all as u32],
         immediates,
     })
@@ -209,6 +241,7 @@ fn of_softmax(
     let [outer, middle, last, column] = strides;
     Ok(Dispatch {
         tile: None,
+        join: None,
         groups: grid(rows)?,
         immediates: vec![
             rows as u32,
@@ -236,6 +269,7 @@ fn of_norm(layer: &Norm, rows: &[usize], result: &[usize]) -> Result<Dispatch, G
         | part(layer.shift.is_some(), norm::WITH_SHIFT);
     Ok(Dispatch {
         tile: None,
+        join: None,
         groups: grid(row_count)?,
         immediates: vec![
             row_count as u32,
@@ -270,6 +304,7 @@ fn of_elements(
     immediates.extend(strides);
     Ok(Dispatch {
         tile: None,
+        join: None,
         groups: grid(count(left).div_ceil(elementwise::LANES as usize))?,
         immediates,
     })

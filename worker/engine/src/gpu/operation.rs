@@ -207,11 +207,25 @@ pub enum Choice {
 
 /// A tile has to leave work for so many workgroups; fewer of a large one would leave most of a card idle.
 const ENOUGH_GROUPS: usize = 64;
+/// So many workgroups keep any card busy: a few for each of its processors.
+const BUSY_GROUPS: usize = 256;
+/// Least of `k` that is worth a workgroup of its own.
+const LEAST_OF_K: usize = 64;
+/// Most pieces; adding them up must stay less than making them.
+const MOST_PIECES: usize = 16;
+
+/// Into how many pieces [`Tile::Split`] splits `k` for `m` rows of `n` columns.
+pub(super) fn pieces(m: usize, k: usize, n: usize) -> usize {
+    let [rows, columns] = Tile::Split.size().map(|size| size as usize);
+    let tiles = m.div_ceil(rows) * n.div_ceil(columns);
+    let wanted = BUSY_GROUPS.div_ceil(tiles.max(1)).min(MOST_PIECES);
+    wanted.min(k / LEAST_OF_K).max(1)
+}
 
 impl Choice {
     /// The kernel for `m` rows of `n` columns.
     pub(super) fn tile(self, m: usize, n: usize) -> Tile {
-        let can = |tile: &Tile| *tile != Tile::Gemv || m <= tile.size()[0] as usize;
+        let can = |tile: &Tile| m <= tile.most_rows();
         match self {
             Choice::Only(tile) if can(&tile) => return tile,
             Choice::Likely if can(&Tile::Gemv) => return Tile::Gemv,
@@ -241,7 +255,20 @@ mod tests {
         assert_eq!(Choice::Likely.tile(4_096, 4_096), Tile::Tile128);
         assert_eq!(Choice::Likely.tile(100_000, 10), Tile::Skinny);
         assert_eq!(Choice::Only(Tile::Tile128).tile(3, 3), Tile::Tile128);
-        // It takes four rows at most.
+        // They take four rows and 64 at most.
         assert_eq!(Choice::Only(Tile::Gemv).tile(5, 4_096), Tile::Skinny);
+        assert_eq!(Choice::Only(Tile::Split).tile(64, 4_096), Tile::Split);
+        assert_eq!(Choice::Only(Tile::Split).tile(65, 1_024), Tile::Skinny);
+    }
+
+    #[test]
+    fn what_is_split_keeps_a_card_busy_by_pieces_that_are_worth_it() {
+        assert_eq!(pieces(16, 1_024, 1_024), 8);
+        assert_eq!(pieces(64, 1_024, 1_024), 2);
+        assert_eq!(pieces(16, 4_096, 128), 16);
+        assert_eq!(pieces(16, 200, 128), 3);
+        assert_eq!(pieces(16, 63, 128), 1);
+        assert_eq!(pieces(64, 4_096, 100_000), 1);
+        assert_eq!(pieces(0, 0, 0), 1);
     }
 }

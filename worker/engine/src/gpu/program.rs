@@ -10,6 +10,7 @@ use super::dispatch::{Dispatch, count};
 use super::error::GpuError;
 use super::layout::{check_size, value_bytes};
 use super::operation::{Choice, Operation};
+use super::pipeline::Pipeline;
 use super::slots::{Place, Use, assign};
 use super::step::Prepared;
 use super::upload;
@@ -172,8 +173,8 @@ impl Program {
         for (value, input) in given.iter().zip(inputs) {
             check_size("the batch", input.len(), count(&shapes[*value]))?;
         }
-        let needs = self.needs(&given, shapes)?;
         let launches = self.launches(shapes, choice)?;
+        let needs = self.needs(&given, shapes, &launches)?;
         let workspace = self.pool.take(
             &needs,
             &self.steps,
@@ -286,7 +287,12 @@ impl Program {
         launches.collect()
     }
 
-    fn needs(&self, given: &[usize], shapes: &[Vec<usize>]) -> Result<Needs, GpuError> {
+    fn needs(
+        &self,
+        given: &[usize],
+        shapes: &[Vec<usize>],
+        launches: &[Option<Dispatch>],
+    ) -> Result<Needs, GpuError> {
         let mut slots = vec![4; self.slots];
         for (place, shape) in self.places.iter().zip(shapes) {
             if let Place::Slot(slot) = place {
@@ -295,8 +301,17 @@ impl Program {
             }
         }
         let sizes = |values: &[usize]| values.iter().map(|value| count(&shapes[*value])).sum();
+        let joins = launches
+            .iter()
+            .flatten()
+            .filter_map(|one| one.join.as_ref());
+        let sums = match joins.map(|join| join.sums).max() {
+            Some(sums) => value_bytes("the sums of a layer", sums, &self.gpu)?,
+            None => 0,
+        };
         Ok(Needs {
             slots,
+            sums,
             upload: value_bytes("the batch", sizes(given), &self.gpu)?,
             download: value_bytes("the result", sizes(&self.outputs), &self.gpu)?,
         })
@@ -323,20 +338,30 @@ impl Program {
         }
         {
             let mut pass = commands.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for ((step, launch), bindings) in
-                self.steps.iter().zip(launches).zip(&workspace.bindings)
+            for ((step, launch), bound) in self.steps.iter().zip(launches).zip(&workspace.bindings)
             {
-                let Some(launch) = launch else {
+                let (Some(launch), Some(bound)) = (launch, bound) else {
                     continue;
                 };
-                let Some(pipeline) = step.pipeline(launch.tile) else {
-                    continue;
+                let mut dispatch = |pipeline: Option<&Pipeline>, bindings, [x, y, z]: [u32; 3]| {
+                    if let Some(pipeline) = pipeline {
+                        pass.set_pipeline(&pipeline.pipeline);
+                        pass.set_bind_group(0, bindings, &[]);
+                        pass.set_immediates(0, launch.immediates());
+                        pass.dispatch_workgroups(x, y, z);
+                    }
                 };
-                pass.set_pipeline(&pipeline.pipeline);
-                pass.set_bind_group(0, bindings, &[]);
-                pass.set_immediates(0, launch.immediates());
-                let [x, y, z] = launch.groups;
-                pass.dispatch_workgroups(x, y, z);
+                let pipeline = step.pipeline(launch.tile);
+                match &launch.join {
+                    None => dispatch(pipeline, &bound.whole, launch.groups),
+                    Some(join) => {
+                        // There is room for sums, since `needs` has seen this launch.
+                        if let Some([split, joined]) = &bound.split {
+                            dispatch(pipeline, split, launch.groups);
+                            dispatch(step.joining(), joined, join.groups);
+                        }
+                    }
+                }
             }
         }
         let mut start = 0;

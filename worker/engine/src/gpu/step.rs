@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use inferq_shaders::{ELEMENTWISE, Kernel, NORM, PRODUCT, SOFTMAX, Tile, linear};
+use inferq_shaders::{ELEMENTWISE, Kernel, NORM, PRODUCT, SOFTMAX, Tile, joined, linear};
 
 use super::device::Opened;
 use super::dispatch::{Dispatch, dispatch};
@@ -20,7 +20,7 @@ pub(super) struct Prepared {
     pub(super) result: usize,
     /// Those of the result that a dense layer computes here; its weights may come in panels.
     columns: Range<usize>,
-    /// Nothing for a view; for a dense layer one for each tile, in their order.
+    /// Nothing for a view; for a dense layer one for each tile, in their order, and last what joins the pieces.
     pipelines: Vec<Arc<Pipeline>>,
     constants: Vec<Arc<wgpu::Buffer>>,
 }
@@ -47,7 +47,8 @@ impl Prepared {
         let kernels: Vec<&Kernel> = match &step.operation {
             Operation::Linear(layer) => {
                 let tiles = Tile::ALL.into_iter();
-                tiles.map(|tile| linear(tile, layer.kept_as)).collect()
+                let tiles = tiles.map(|tile| linear(tile, layer.kept_as));
+                tiles.chain([joined(layer.kept_as)]).collect()
             }
             Operation::Product(_) => vec![&PRODUCT],
             Operation::Softmax { .. } => vec![&SOFTMAX],
@@ -92,6 +93,12 @@ impl Prepared {
         self.pipelines.get(place).map(|pipeline| &**pipeline)
     }
 
+    /// The kernel that adds up pieces, for a dense layer.
+    pub(super) fn joining(&self) -> Option<&Pipeline> {
+        let pipeline = self.pipelines.get(Tile::ALL.len());
+        pipeline.map(|pipeline| &**pipeline)
+    }
+
     /// How buffers are bound; nothing for a view. Kernels of one operation bind alike.
     pub(super) fn layout(&self) -> Option<&wgpu::BindGroupLayout> {
         self.pipelines.first().map(|pipeline| &pipeline.layout)
@@ -119,5 +126,22 @@ impl Prepared {
         }
         buffers.push(result);
         buffers
+    }
+
+    /// The same for the two kernels of a dense layer that is split, with the sums in between; nothing for all else.
+    pub(super) fn split_buffers<'a>(
+        &'a self,
+        at: impl Fn(usize) -> &'a wgpu::Buffer,
+        sums: &'a wgpu::Buffer,
+    ) -> Option<[Vec<&'a wgpu::Buffer>; 2]> {
+        self.joining()?;
+        let all = self.buffers(at);
+        let [rows, weights, bias, residual, result] = all[..] else {
+            return None;
+        };
+        Some([
+            vec![rows, weights, bias, rows, sums],
+            vec![sums, weights, bias, residual, result],
+        ])
     }
 }

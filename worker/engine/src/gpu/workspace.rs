@@ -23,14 +23,23 @@ pub(super) struct Workspace {
     /// The outputs, one after the other.
     pub(super) download: wgpu::Buffer,
     /// By step; nothing for a view.
-    pub(super) bindings: Vec<Option<wgpu::BindGroup>>,
+    pub(super) bindings: Vec<Option<Bound>>,
     needs: Needs,
+}
+
+/// What the kernels of a step are given.
+pub(super) struct Bound {
+    pub(super) whole: wgpu::BindGroup,
+    /// Where there is room for sums in between: for the kernel that leaves them and for the one that joins them.
+    pub(super) split: Option<[wgpu::BindGroup; 2]>,
 }
 
 /// Bytes that a batch takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Needs {
     pub(super) slots: Vec<u64>,
+    /// Of the largest sums in pieces; 0 if nothing is split.
+    pub(super) sums: u64,
     pub(super) upload: u64,
     pub(super) download: u64,
 }
@@ -39,6 +48,7 @@ impl Needs {
     fn fit(&self, room: &Needs) -> bool {
         let slots = self.slots.iter().zip(&room.slots);
         let enough = slots.into_iter().all(|(need, room)| need <= room);
+        let enough = enough && self.sums <= room.sums;
         enough && self.upload <= room.upload && self.download <= room.download
     }
 
@@ -47,6 +57,10 @@ impl Needs {
         let rounded = |bytes: &u64| bytes.next_power_of_two().min(limit.max(*bytes));
         Needs {
             slots: self.slots.iter().map(rounded).collect(),
+            sums: match self.sums {
+                0 => 0,
+                sums => rounded(&sums),
+            },
             upload: rounded(&self.upload),
             download: rounded(&self.download),
         }
@@ -56,12 +70,13 @@ impl Needs {
         for (own, other) in self.slots.iter_mut().zip(&other.slots) {
             *own = (*own).max(*other);
         }
+        self.sums = self.sums.max(other.sums);
         self.upload = self.upload.max(other.upload);
         self.download = self.download.max(other.download);
     }
 
     fn total(&self) -> u64 {
-        self.slots.iter().sum::<u64>() + self.upload + self.download
+        self.slots.iter().sum::<u64>() + self.sums + self.upload + self.download
     }
 }
 
@@ -121,6 +136,7 @@ fn make(
     let slots: Vec<_> = (needs.slots.iter())
         .map(|bytes| buffer(*bytes, usage))
         .collect();
+    let sums = (needs.sums > 0).then(|| buffer(needs.sums, BufferUsages::STORAGE));
     let upload = buffer(
         needs.upload,
         BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC,
@@ -133,19 +149,12 @@ fn make(
     };
     let bindings = steps.iter().map(|step| {
         let layout = step.layout()?;
-        let buffers = step.buffers(at);
-        let entries: Vec<_> = (0..)
-            .zip(buffers)
-            .map(|(binding, buffer)| wgpu::BindGroupEntry {
-                binding,
-                resource: buffer.as_entire_binding(),
-            })
-            .collect();
-        Some(device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("inferq step"),
-            layout,
-            entries: &entries,
-        }))
+        let bound = |buffers: Vec<&wgpu::Buffer>| bind(device, layout, &buffers);
+        let split = sums.as_ref().and_then(|sums| step.split_buffers(at, sums));
+        Some(Bound {
+            whole: bound(step.buffers(at)),
+            split: split.map(|both| both.map(bound)),
+        })
     });
     let bindings = bindings.collect();
     Workspace {
@@ -157,6 +166,25 @@ fn make(
     }
 }
 
+fn bind(
+    device: &wgpu::Device,
+    layout: &wgpu::BindGroupLayout,
+    buffers: &[&wgpu::Buffer],
+) -> wgpu::BindGroup {
+    let entries: Vec<_> = (0..)
+        .zip(buffers)
+        .map(|(binding, buffer)| wgpu::BindGroupEntry {
+            binding,
+            resource: buffer.as_entire_binding(),
+        })
+        .collect();
+    device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some("inferq step"),
+        layout,
+        entries: &entries,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +193,7 @@ mod tests {
     fn sizes_are_rounded_up_but_not_beyond_the_limit() {
         let needs = Needs {
             slots: vec![4, 100, 900],
+            sums: 0,
             upload: 32,
             download: 60,
         };
@@ -173,6 +202,7 @@ mod tests {
             rounded,
             Needs {
                 slots: vec![4, 128, 1_000],
+                sums: 0,
                 upload: 32,
                 download: 64
             }
@@ -181,9 +211,12 @@ mod tests {
         let mut both = rounded.clone();
         both.include(&Needs {
             slots: vec![8, 4, 4],
+            sums: 20,
             upload: 4,
             download: 400,
         });
+        assert!(!both.fit(&rounded), "there is no room for sums");
+        assert_eq!((both.sums, both.rounded(1_000).sums), (20, 32));
         assert_eq!((both.slots, both.download), (vec![8, 128, 1_000], 400));
         // As drivers of NVIDIA say it; a buffer of that size could not be bound.
         let limits = wgpu::Limits {

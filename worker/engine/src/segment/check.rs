@@ -74,9 +74,10 @@ pub(super) fn all(segment: &Segment, program: &Program) -> Result<(), Disagreeme
             }
             trial.agrees(&others, &made)?;
         }
-        let [most, _] = Tile::Gemv.size();
-        if rows <= most as usize && !segment.settings.deterministic {
-            trial.agrees(&by(Tile::Gemv)?, &made)?;
+        for tile in [Tile::Gemv, Tile::Split] {
+            if rows <= tile.most_rows() && !segment.settings.deterministic {
+                trial.agrees(&by(tile)?, &made)?;
+            }
         }
     }
     Ok(())

@@ -182,6 +182,8 @@ fn every_tile_is_within_the_stated_bound_with_weights_of_every_kind() {
         (3, 70, 65),
         (65, 17, 66),
         (129, 20, 130),
+        // Of which a split kernel makes three pieces.
+        (21, 199, 35),
     ];
     for (m, k, n) in sizes {
         for kept_as in Weights::ALL {
@@ -190,9 +192,7 @@ fn every_tile_is_within_the_stated_bound_with_weights_of_every_kind() {
                 ..layer(k, n, RELU)
             };
             let (program, rows) = (upload(gpu(), &layer), numbers(m * k, 19));
-            let tiles = Tile::ALL
-                .into_iter()
-                .filter(|tile| *tile != Tile::Gemv || m <= 4);
+            let tiles = Tile::ALL.into_iter().filter(|tile| m <= tile.most_rows());
             for tile in tiles {
                 let result = run_by(Choice::Only(tile), &program, &layer, &rows);
                 assert_close(&layer, &rows, &result.expect("it runs"));
@@ -211,7 +211,7 @@ fn a_matrix_that_cannot_be_bound_at_once_comes_in_panels() {
     let program = Program::new(gpu(), &sources, steps, &[2]).expect("in panels it fits");
     let (rows, zeros) = (numbers(k, 23), vec![0.0; n]);
     let shapes = [vec![1, k], vec![1, n], vec![1, n]];
-    for choice in [Choice::Likely, Choice::Alike] {
+    for choice in [Choice::Likely, Choice::Alike, Choice::Only(Tile::Split)] {
         let result = program.run(&[&rows, &zeros], &shapes, choice);
         assert_close(&layer, &rows, &result.expect("it runs")[0]);
     }
