@@ -231,6 +231,16 @@ mod tests {
         tombstones.call_off(&headers, &origin)
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_was_there_at_the_start_is_waited_for_as_long_as_a_look_takes() {
+        let (tombstones, begun) = (Tombstones::default(), tokio::time::Instant::now());
+        tombstones.known().await;
+        assert_eq!(begun.elapsed(), LOOK_WITHIN);
+        tombstones.known.cancel();
+        tombstones.known().await;
+        assert_eq!(begun.elapsed(), LOOK_WITHIN);
+    }
+
     #[test]
     fn a_cancelled_job_is_not_run_whenever_it_was_queued() {
         let tombstones = buried(Tombstone::Job);
