@@ -103,7 +103,7 @@ fn of_linear(
     choice: Choice,
     gpu: &Opened,
 ) -> Result<Dispatch, GpuError> {
-    let tile = choice.tile(m as usize, columns.len());
+    let tile = choice.tile(m as usize, layer.inputs, columns.len());
     let [rows_of_tile, columns_of_tile] = tile.size();
     let row_groups = m.div_ceil(rows_of_tile);
     check_groups(
@@ -118,7 +118,7 @@ fn of_linear(
         Tile::Gemv | Tile::Skinny | Tile::Tile64 | Tile::Tile128 => 1,
     };
     let join = match tile {
-        Tile::Split => Some(join(m as usize, columns.len(), pieces, gpu)?),
+        Tile::Split => Some(join(m as usize, columns.len(), pieces)),
         Tile::Gemv | Tile::Skinny | Tile::Tile64 | Tile::Tile128 => None,
     };
     let (activation, [low, high]) = numbers(layer.activation);
@@ -145,15 +145,14 @@ fn of_linear(
     })
 }
 
-/// How to add up `pieces` of sums for `m` rows of `n` columns.
-fn join(m: usize, n: usize, pieces: usize, gpu: &Opened) -> Result<Join, GpuError> {
+/// How to add up `pieces` of sums for `m` rows of `n` columns. What is split is small.
+fn join(m: usize, n: usize, pieces: usize) -> Join {
     let padded = m * padded_size(n);
     let groups = (padded / 4).div_ceil(JOINED_LANES as usize);
-    check_groups("the size of a layer", groups, padded, 4 * JOINED_LANES, gpu)?;
-    Ok(Join {
+    Join {
         groups: [groups as u32, 1, 1],
         sums: pieces * padded,
-    })
+    }
 }
 
 fn of_product(pairs: &Pairs, shapes: [&[usize]; 3], gpu: &Opened) -> Result<Dispatch, GpuError> {

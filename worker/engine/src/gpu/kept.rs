@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::adapter::AdapterInfo;
 use super::device::Opened;
@@ -17,11 +18,10 @@ const DIGEST_BYTES: usize = blake3::OUT_LEN;
 pub(super) struct Kept {
     pub(super) cache: wgpu::PipelineCache,
     path: PathBuf,
-    /// Whether something was compiled since the file was written.
-    has_more: AtomicBool,
-    /// Whether the driver took what was in the file.
-    #[cfg(test)]
-    pub(super) known: bool,
+    /// Whether a kernel was made since the file was held against what there is.
+    grew: AtomicBool,
+    /// Digest of what is in the file.
+    written: Mutex<Option<blake3::Hash>>,
 }
 
 impl Kept {
@@ -33,32 +33,39 @@ impl Kept {
         }
         let path = memory::path(folder, card, "kernels", "kernels");
         // Of another version of the driver it is refused.
-        let known = whole(&path).and_then(|data| create(Some(&data), gpu).ok());
-        let is_known = known.is_some();
-        tracing::debug!(path = %path.display(), is_known, "compiled kernels are kept");
+        let known = whole(&path)
+            .and_then(|(digest, data)| Some((create(Some(&data), gpu).ok()?, Some(digest))));
+        let (cache, written) = match known {
+            Some(known) => known,
+            None => (create(None, gpu).ok()?, None),
+        };
+        tracing::debug!(path = %path.display(), known = written.is_some(), "compiled kernels are kept");
         Some(Kept {
-            cache: known.map_or_else(|| create(None, gpu).ok(), Some)?,
+            cache,
             path,
-            has_more: AtomicBool::new(false),
-            #[cfg(test)]
-            known: is_known,
+            grew: AtomicBool::new(false),
+            written: Mutex::new(written),
         })
     }
 
-    /// Notes that a kernel was compiled.
+    /// Notes that a kernel was made, compiled or taken from what there was.
     pub(super) fn grew(&self) {
-        self.has_more.store(true, Ordering::Relaxed);
+        self.grew.store(true, Ordering::Relaxed);
     }
 
-    /// Writes the file again, if there is more than in it.
+    /// Writes the file again, if it is not what there is now.
     pub(super) fn save(&self) {
-        if !self.has_more.swap(false, Ordering::Relaxed) {
+        if !self.grew.swap(false, Ordering::Relaxed) {
             return;
         }
         let Some(data) = self.cache.get_data() else {
             return;
         };
         let digest = blake3::hash(&data);
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.replace(digest) == Some(digest) {
+            return;
+        }
         let content = [&digest.as_bytes()[..], &data].concat();
         if let Err(error) = memory::write(&self.path, &content) {
             tracing::warn!(%error, path = %self.path.display(), "compiled kernels are not kept, the next process compiles them again");
@@ -66,11 +73,12 @@ impl Kept {
     }
 }
 
-/// What was written to `path`, if all of it is there and as it was.
-fn whole(path: &Path) -> Option<Vec<u8>> {
+/// What was written to `path`, if all of it is there and as it was, and its digest.
+fn whole(path: &Path) -> Option<(blake3::Hash, Vec<u8>)> {
     let mut content = fs::read(path).ok()?;
     let data = content.split_off(DIGEST_BYTES.min(content.len()));
-    (blake3::hash(&data).as_bytes()[..] == content).then_some(data)
+    let digest = blake3::hash(&data);
+    (digest.as_bytes()[..] == content).then_some((digest, data))
 }
 
 #[allow(
@@ -95,11 +103,14 @@ mod tests {
     use super::*;
     use crate::gpu::{Choice, Gpu, GpuPolicy, Operation, Program, Source, Step};
 
-    /// Whether the kernels were known before, after one was compiled.
+    /// Whether kernels were known before; then makes one.
     fn is_known(folder: &Path) -> bool {
         let gpu = Gpu::open(GpuPolicy::Force, None).expect("Mesa's software Vulkan");
         let gpu = gpu.expect("it is forced");
         gpu.remember_in(folder.to_owned());
+        let opened = gpu.opened();
+        let kept = opened.kept().expect("it hands them out");
+        let known = kept.written.lock().expect("nobody panicked").is_some();
         let step = Step {
             operation: Operation::Softmax { scale: 1.0 },
             inputs: vec![0],
@@ -107,7 +118,12 @@ mod tests {
         let program = Program::new(&gpu, &[Source::Given], [step], &[1]).expect("it fits");
         let run = program.run(&[&[1.0, 1.0]], &[vec![1, 2], vec![1, 2]], Choice::Likely);
         assert_eq!(run, Ok(vec![vec![0.5, 0.5]]));
-        gpu.opened().kept().expect("it hands them out").known
+        known
+    }
+
+    fn written_at(path: &Path) -> std::time::SystemTime {
+        let file = fs::metadata(path).expect("it is there");
+        file.modified().expect("systems that are tested know it")
     }
 
     #[test]
@@ -123,6 +139,9 @@ mod tests {
         let [file] = &files[..] else {
             panic!("{files:?}");
         };
+        let written = written_at(file);
+        assert!(is_known(&path));
+        assert_eq!(written_at(file), written, "there was nothing to add");
         let mut content = fs::read(file).expect("it is ours");
         *content.last_mut().expect("it is not empty") ^= 1;
         fs::write(file, content).expect("it is ours");

@@ -214,7 +214,7 @@ const LEAST_OF_K: usize = 64;
 /// Most pieces; adding them up must stay less than making them.
 const MOST_PIECES: usize = 16;
 
-/// Into how many pieces [`Tile::Split`] splits `k` for `m` rows of `n` columns.
+/// Into how many pieces [`Tile::Split`] splits `k` for `m` rows of `n` columns; one where there are many tiles.
 pub(super) fn pieces(m: usize, k: usize, n: usize) -> usize {
     let [rows, columns] = Tile::Split.size().map(|size| size as usize);
     let tiles = m.div_ceil(rows) * n.div_ceil(columns);
@@ -223,9 +223,12 @@ pub(super) fn pieces(m: usize, k: usize, n: usize) -> usize {
 }
 
 impl Choice {
-    /// The kernel for `m` rows of `n` columns.
-    pub(super) fn tile(self, m: usize, n: usize) -> Tile {
-        let can = |tile: &Tile| m <= tile.most_rows();
+    /// The kernel for `m` rows of `n` columns, each a sum of `k` products.
+    pub(super) fn tile(self, m: usize, k: usize, n: usize) -> Tile {
+        let can = |tile: &Tile| {
+            let whole = *tile == Tile::Split && pieces(m, k, n) == 1;
+            m <= tile.most_rows() && !whole
+        };
         match self {
             Choice::Only(tile) if can(&tile) => return tile,
             Choice::Likely if can(&Tile::Gemv) => return Tile::Gemv,
@@ -248,17 +251,21 @@ mod tests {
 
     #[test]
     fn a_tile_is_large_only_where_there_is_enough_to_do() {
-        assert_eq!(Choice::Likely.tile(1, 4_096), Tile::Gemv);
-        assert_eq!(Choice::Alike.tile(1, 4_096), Tile::Skinny);
-        assert_eq!(Choice::Likely.tile(16, 4_096), Tile::Skinny);
-        assert_eq!(Choice::Likely.tile(128, 4_096), Tile::Tile64);
-        assert_eq!(Choice::Likely.tile(4_096, 4_096), Tile::Tile128);
-        assert_eq!(Choice::Likely.tile(100_000, 10), Tile::Skinny);
-        assert_eq!(Choice::Only(Tile::Tile128).tile(3, 3), Tile::Tile128);
+        assert_eq!(Choice::Likely.tile(1, 1_024, 4_096), Tile::Gemv);
+        assert_eq!(Choice::Alike.tile(1, 1_024, 4_096), Tile::Skinny);
+        assert_eq!(Choice::Likely.tile(16, 1_024, 4_096), Tile::Skinny);
+        assert_eq!(Choice::Likely.tile(128, 1_024, 4_096), Tile::Tile64);
+        assert_eq!(Choice::Likely.tile(4_096, 1_024, 4_096), Tile::Tile128);
+        assert_eq!(Choice::Likely.tile(100_000, 1_024, 10), Tile::Skinny);
+        assert_eq!(Choice::Only(Tile::Tile128).tile(3, 3, 3), Tile::Tile128);
         // They take four rows and 64 at most.
-        assert_eq!(Choice::Only(Tile::Gemv).tile(5, 4_096), Tile::Skinny);
-        assert_eq!(Choice::Only(Tile::Split).tile(64, 4_096), Tile::Split);
-        assert_eq!(Choice::Only(Tile::Split).tile(65, 1_024), Tile::Skinny);
+        assert_eq!(Choice::Only(Tile::Gemv).tile(5, 1_024, 4_096), Tile::Skinny);
+        let split = |m, k, n| Choice::Only(Tile::Split).tile(m, k, n);
+        assert_eq!(split(64, 1_024, 1_024), Tile::Split);
+        assert_eq!(split(65, 1_024, 1_024), Tile::Skinny);
+        // Nor is there anything to split.
+        assert_eq!(split(64, 1_024, 262_144), Tile::Tile64);
+        assert_eq!(split(16, 127, 128), Tile::Skinny);
     }
 
     #[test]

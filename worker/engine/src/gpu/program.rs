@@ -173,8 +173,9 @@ impl Program {
         for (value, input) in given.iter().zip(inputs) {
             check_size("the batch", input.len(), count(&shapes[*value]))?;
         }
+        let mut needs = self.needs(&given, shapes)?;
         let launches = self.launches(shapes, choice)?;
-        let needs = self.needs(&given, shapes, &launches)?;
+        needs.sums = self.sums(&launches)?;
         let workspace = self.pool.take(
             &needs,
             &self.steps,
@@ -287,12 +288,8 @@ impl Program {
         launches.collect()
     }
 
-    fn needs(
-        &self,
-        given: &[usize],
-        shapes: &[Vec<usize>],
-        launches: &[Option<Dispatch>],
-    ) -> Result<Needs, GpuError> {
+    /// What a batch takes beside sums in pieces.
+    fn needs(&self, given: &[usize], shapes: &[Vec<usize>]) -> Result<Needs, GpuError> {
         let mut slots = vec![4; self.slots];
         for (place, shape) in self.places.iter().zip(shapes) {
             if let Place::Slot(slot) = place {
@@ -301,20 +298,22 @@ impl Program {
             }
         }
         let sizes = |values: &[usize]| values.iter().map(|value| count(&shapes[*value])).sum();
-        let joins = launches
-            .iter()
-            .flatten()
-            .filter_map(|one| one.join.as_ref());
-        let sums = match joins.map(|join| join.sums).max() {
-            Some(sums) => value_bytes("the sums of a layer", sums, &self.gpu)?,
-            None => 0,
-        };
         Ok(Needs {
             slots,
-            sums,
+            sums: 0,
             upload: value_bytes("the batch", sizes(given), &self.gpu)?,
             download: value_bytes("the result", sizes(&self.outputs), &self.gpu)?,
         })
+    }
+
+    /// Bytes of the largest sums that a launch leaves in pieces.
+    fn sums(&self, launches: &[Option<Dispatch>]) -> Result<u64, GpuError> {
+        let joins = launches.iter().flatten();
+        let joins = joins.filter_map(|launch| launch.join.as_ref());
+        match joins.map(|join| join.sums).max() {
+            Some(sums) => value_bytes("the sums of a layer", sums, &self.gpu),
+            None => Ok(0),
+        }
     }
 
     /// The copies of what goes up, one pass with a dispatch per step, and the copies of what comes down.
@@ -355,7 +354,7 @@ impl Program {
                 match &launch.join {
                     None => dispatch(pipeline, &bound.whole, launch.groups),
                     Some(join) => {
-                        // There is room for sums, since `needs` has seen this launch.
+                        // There is room for its sums: see `sums`.
                         if let Some([split, joined]) = &bound.split {
                             dispatch(pipeline, split, launch.groups);
                             dispatch(step.joining(), joined, join.groups);
