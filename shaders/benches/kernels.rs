@@ -31,7 +31,7 @@ struct Options {
 
 fn main() -> Result<(), String> {
     let options = Options::read(std::env::args().skip(1))?;
-    let gpu = Gpu::open(GpuPolicy::Force, options.adapter.as_deref())
+    let gpu = Gpu::open_with(GpuPolicy::Force, options.adapter.as_deref(), true)
         .map_err(|error| error.to_string())?;
     let gpu = gpu.ok_or("there is no adapter")?;
     let info = gpu.info();
@@ -110,9 +110,17 @@ fn layers(gpu: &Gpu, options: &Options) -> Result<(), String> {
     for width in widths {
         for row_count in rows {
             for kept_as in Weights::ALL {
-                for tile in Tile::ALL {
-                    if tile.suits(*row_count) {
-                        layer(gpu, options, *row_count, *width, kept_as, tile)?;
+                let tiles: &[Tile] = match kept_as {
+                    // On the other kernels it is f16.
+                    Weights::Half if gpu.cooperates().is_none() => &[],
+                    Weights::Half => &[Tile::Cooperative],
+                    Weights::F32 | Weights::F16 | Weights::Int8 => &Tile::ALL,
+                };
+                for tile in tiles {
+                    let sizes = [*row_count, *width, *width];
+                    let taken = Choice::Only(*tile).tile(sizes, true);
+                    if tile.suits(*row_count) && taken == *tile {
+                        layer(gpu, options, *row_count, *width, kept_as, *tile)?;
                     }
                 }
             }
@@ -146,7 +154,7 @@ fn layer(
         * width
         * match kept_as {
             Weights::F32 => 4,
-            Weights::F16 => 2,
+            Weights::F16 | Weights::Half => 2,
             Weights::Int8 => 1,
         };
     let length = match options.quick {

@@ -55,6 +55,8 @@ pub enum Tile {
     Tile64,
     /// Tiles of 128 x 128.
     Tile128,
+    /// Tiles of 64 x 64, where the card multiplies matrices of f16 by itself; see [`cooperative`].
+    Cooperative,
 }
 
 /// How the weights of a dense layer are stored.
@@ -65,12 +67,15 @@ pub enum Weights {
     F32,
     /// Half of the bytes, each within 2^-11 of itself.
     F16,
+    /// The same, and [`Tile::Cooperative`] may take the rows as f16 too: each number within 2^-11 of itself and
+    /// of at most 65 504.
+    Half,
     /// A quarter of the bytes, each within half a step of 1 / 127 of the largest of its column.
     Int8,
 }
 
 impl Tile {
-    /// All of them.
+    /// Those that every card has.
     pub const ALL: [Tile; 5] = [
         Tile::Gemv,
         Tile::Skinny,
@@ -88,6 +93,7 @@ impl Tile {
             Tile::Split => "split",
             Tile::Tile64 => "tile64",
             Tile::Tile128 => "tile128",
+            Tile::Cooperative => "cooperative",
         }
     }
 
@@ -97,7 +103,7 @@ impl Tile {
         match self {
             Tile::Gemv => self.size()[0] as usize,
             Tile::Split => 4 * self.size()[0] as usize,
-            Tile::Skinny | Tile::Tile64 | Tile::Tile128 => usize::MAX,
+            Tile::Skinny | Tile::Tile64 | Tile::Tile128 | Tile::Cooperative => usize::MAX,
         }
     }
 
@@ -106,7 +112,7 @@ impl Tile {
     pub const fn suits(self, rows: usize) -> bool {
         let filled = match self {
             Tile::Gemv | Tile::Skinny | Tile::Split => true,
-            Tile::Tile64 | Tile::Tile128 => 4 * rows >= self.size()[0] as usize,
+            Tile::Tile64 | Tile::Tile128 | Tile::Cooperative => 4 * rows >= self.size()[0] as usize,
         };
         filled && rows <= self.most_rows()
     }
@@ -117,7 +123,7 @@ impl Tile {
         match self {
             Tile::Gemv => [4, 32],
             Tile::Skinny | Tile::Split => [16, 32],
-            Tile::Tile64 => [64, 64],
+            Tile::Tile64 | Tile::Cooperative => [64, 64],
             Tile::Tile128 => [128, 128],
         }
     }
@@ -125,20 +131,21 @@ impl Tile {
 
 impl Weights {
     /// All of them.
-    pub const ALL: [Weights; 3] = [Weights::F32, Weights::F16, Weights::Int8];
+    pub const ALL: [Weights; 4] = [Weights::F32, Weights::F16, Weights::Half, Weights::Int8];
 }
 
-/// The kernel of a dense layer.
+/// The kernel of a dense layer; none for [`Tile::Cooperative`], which depends on the card.
 #[must_use]
-pub fn linear(tile: Tile, weights: Weights) -> &'static Kernel {
+pub fn linear(tile: Tile, weights: Weights) -> Option<&'static Kernel> {
     let of_tile = match tile {
         Tile::Gemv => &GEMV,
         Tile::Skinny => &SKINNY,
         Tile::Split => &SPLIT,
         Tile::Tile64 => &TILE64,
         Tile::Tile128 => &TILE128,
+        Tile::Cooperative => return None,
     };
-    for_weights(of_tile, weights)
+    Some(for_weights(of_tile, weights))
 }
 
 /// What follows [`Tile::Split`]: adds its pieces up and finishes the layer.
@@ -150,33 +157,20 @@ pub fn joined(weights: Weights) -> &'static Kernel {
 fn for_weights(kernels: &'static [Kernel; 3], weights: Weights) -> &'static Kernel {
     match weights {
         Weights::F32 => &kernels[0],
-        Weights::F16 => &kernels[1],
+        Weights::F16 | Weights::Half => &kernels[1],
         Weights::Int8 => &kernels[2],
     }
 }
 
-/// A kernel of a dense layer for weights of each kind: its name, parts and constants beside those of all of them,
-/// lanes and bytes of a workgroup.
-macro_rules! dense {
-    ($name:literal, $parts:tt, $constants:tt, $lanes:expr, $bytes:expr) => {
-        [
-            dense!($name, "f32", $parts, $constants, $lanes, $bytes),
-            dense!($name, "f16", $parts, $constants, $lanes, $bytes),
-            dense!($name, "int8", $parts, $constants, $lanes, $bytes),
-        ]
-    };
-    ($name:literal, $weights:literal, [$($part:literal),*], [$($constant:expr),*], $lanes:expr, $bytes:expr) => {
+/// A kernel of a dense layer: its name, entry point, files, constants beside those of all of them, lanes and bytes
+/// of a workgroup.
+macro_rules! layer {
+    ($name:expr, $entry:literal, [$($file:literal),*], [$($constant:expr),*], $lanes:expr, $bytes:expr) => {
         Kernel {
-            name: concat!($name, " ", $weights),
-            files: &["activation", concat!("weights_", $weights), "layer", $($part,)* $name],
-            source: concat!(
-                include_str!("../activation.wgsl"),
-                include_str!(concat!("../weights_", $weights, ".wgsl")),
-                include_str!("../layer.wgsl"),
-                $(include_str!(concat!("../", $part, ".wgsl")),)*
-                include_str!(concat!("../", $name, ".wgsl"))
-            ),
-            entry_point: $name,
+            name: $name,
+            files: &[$($file),*],
+            source: concat!($(include_str!(concat!("../", $file, ".wgsl"))),*),
+            entry_point: $entry,
             workgroup_size: $lanes,
             workgroup_bytes: $bytes,
             bindings: &[Read, Read, Read, Read, ReadWrite],
@@ -194,6 +188,27 @@ macro_rules! dense {
                 ("LEAKY_RELU", activation::LEAKY_RELU),
             ],
         }
+    };
+}
+
+/// The same for weights of each kind, with parts of its own.
+macro_rules! dense {
+    ($name:literal, $parts:tt, $constants:tt, $lanes:expr, $bytes:expr) => {
+        [
+            dense!($name, "f32", "weights_f32", $parts, $constants, $lanes, $bytes),
+            dense!($name, "f16", "weights_f16", $parts, $constants, $lanes, $bytes),
+            dense!($name, "int8", "weights_int8", $parts, $constants, $lanes, $bytes),
+        ]
+    };
+    ($name:literal, $kind:literal, $weights:literal, [$($part:literal),*], $constants:tt, $lanes:expr, $bytes:expr) => {
+        layer!(
+            concat!($name, " ", $kind),
+            $name,
+            ["activation", $weights, "layer" $(, $part)*, $name],
+            $constants,
+            $lanes,
+            $bytes
+        )
     };
 }
 
@@ -236,6 +251,68 @@ const TILE128: [Kernel; 3] = tiles!("tile128", [], Tile::Tile128, [16, 16, 1], (
 
 /// Quads of the result that a workgroup of [`joined`] finishes.
 pub const JOINED_LANES: u32 = 64;
+
+/// Products of matrices by a whole subgroup.
+#[derive(Debug, Clone, Copy)]
+pub struct Cooperative {
+    /// Rows and columns of the matrices: f16 by f16, sums in f32.
+    pub size: u32,
+    /// Lanes of the subgroup, neither more nor fewer.
+    pub subgroup: u32,
+    /// Of a dense layer with [`Weights::Half`].
+    pub kernel: Kernel,
+}
+
+/// Those that there are kernels for, the larger ones first. They need shaders with f16, subgroups and wgpu's
+/// cooperative matrices.
+pub const COOPERATIVE: [Cooperative; 2] = [
+    Cooperative {
+        size: 16,
+        subgroup: 32,
+        kernel: layer!(
+            "cooperative 16",
+            "cooperative",
+            [
+                "enable_cooperative",
+                "activation",
+                "weights_f16",
+                "layer",
+                "matrices_of_16",
+                "cooperative"
+            ],
+            [
+                ("TILE_ROWS", Tile::Cooperative.size()[0]),
+                ("TILE_COLUMNS", Tile::Cooperative.size()[1]),
+                ("SIZE", 16)
+            ],
+            [128, 1, 1],
+            2 * 1024 * 2 + 1024 * 4
+        ),
+    },
+    Cooperative {
+        size: 8,
+        subgroup: 8,
+        kernel: layer!(
+            "cooperative 8",
+            "cooperative",
+            [
+                "enable_cooperative",
+                "activation",
+                "weights_f16",
+                "layer",
+                "matrices_of_8",
+                "cooperative"
+            ],
+            [
+                ("TILE_ROWS", Tile::Cooperative.size()[0]),
+                ("TILE_COLUMNS", Tile::Cooperative.size()[1]),
+                ("SIZE", 8)
+            ],
+            [64, 1, 1],
+            2 * 1024 * 2 + 1024 * 4
+        ),
+    },
+];
 
 /// The dense layer has a residual to add.
 pub const WITH_RESIDUAL: u32 = 1;
@@ -365,15 +442,16 @@ pub mod elementwise {
     pub const MULTIPLY: u32 = 4;
 }
 
-/// Every kernel there is.
+/// Every kernel that any card can run.
 #[must_use]
 pub fn kernels() -> Vec<&'static Kernel> {
+    let weights = [Weights::F32, Weights::F16, Weights::Int8];
     let dense = Tile::ALL.into_iter().flat_map(|tile| {
-        let all = Weights::ALL.into_iter();
-        all.map(move |weights| linear(tile, weights))
+        let all = weights.into_iter();
+        all.filter_map(move |weights| linear(tile, weights))
     });
     dense
-        .chain(Weights::ALL.into_iter().map(joined))
+        .chain(weights.into_iter().map(joined))
         .chain([&PRODUCT, &SOFTMAX, &NORM, &ELEMENTWISE])
         .collect()
 }

@@ -3,18 +3,31 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use inferq_shaders::{Binding, Kernel, kernels};
+use inferq_shaders::{Binding, COOPERATIVE, Kernel};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, ShaderStage, StorageAccess};
 
 /// Workgroup memory that every WebGPU device has.
 const GUARANTEED_WORKGROUP_BYTES: u32 = 16_384;
 
+/// Every kernel there is.
+fn kernels() -> Vec<&'static Kernel> {
+    let cooperative = COOPERATIVE.iter().map(|cooperative| &cooperative.kernel);
+    let mut kernels = inferq_shaders::kernels();
+    kernels.extend(cooperative);
+    kernels
+}
+
 fn module(kernel: &Kernel) -> (Module, ModuleInfo) {
     let module = naga::front::wgsl::parse_str(kernel.source)
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string(kernel.source)));
     // Beside immediates only what every driver of Vulkan, Metal and Direct3D 12 can.
-    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    if kernel.files.contains(&"cooperative") {
+        capabilities |= Capabilities::COOPERATIVE_MATRIX
+            | Capabilities::SHADER_FLOAT16
+            | Capabilities::SUBGROUP;
+    }
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{}: {:?}", kernel.name, error.into_inner()));

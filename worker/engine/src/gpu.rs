@@ -12,6 +12,7 @@
 mod adapter;
 mod breaker;
 mod card;
+mod cooperative;
 mod device;
 mod dispatch;
 mod error;

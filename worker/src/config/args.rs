@@ -85,6 +85,14 @@ pub struct GpuArgs {
         global = true
     )]
     pub gpu_name: Option<String>,
+    /// Let models with `engine.weights = "half"` use the card's own products of matrices in f16, if it has them. wgpu
+    /// calls that experimental: a driver's mistake may end the worker.
+    #[arg(
+        long = "gpu-cooperative",
+        env = "INFERQ_GPU_COOPERATIVE",
+        global = true
+    )]
+    pub gpu_cooperative: bool,
     /// Folder for what `auto` measures and the driver compiles, so that loading the same model on the same machine
     /// does not take the seconds again. Only the worker's user should write to it. Best effort. Default: none,
     /// every load measures.
@@ -120,7 +128,7 @@ impl GpuArgs {
             GpuChoice::Auto => GpuPolicy::Auto,
             GpuChoice::Force => GpuPolicy::Force,
         };
-        match Gpu::open(policy, self.gpu_name.as_deref()) {
+        match Gpu::open_with(policy, self.gpu_name.as_deref(), self.gpu_cooperative) {
             Ok(gpu) => {
                 if let Some(gpu) = &gpu {
                     if let Some(folder) = &self.gpu_cache {
@@ -128,6 +136,9 @@ impl GpuArgs {
                     }
                     let adapter = gpu.info();
                     tracing::info!(name = adapter.name, kind = %adapter.kind, driver = adapter.driver, "a graphics card is used");
+                    if self.gpu_cooperative && gpu.cooperates().is_none() {
+                        tracing::warn!(name = adapter.name, "the graphics card has no products of matrices of its own that there is a kernel for, other kernels do them");
+                    }
                 }
                 Ok(gpu)
             }

@@ -81,7 +81,8 @@ impl Default for CacheSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EngineSettings {
     /// How a graphics card keeps the weights of dense layers: `f32` (default), `f16` or `int8`, which are read faster
-    /// and are less exact. The CPU keeps them as they are.
+    /// and are less exact; `half` is `f16`, and with `--gpu-cooperative` a card that multiplies such matrices by itself
+    /// takes their inputs as f16 too, bounded by 65 504. The CPU keeps them as they are.
     pub weights: Weights,
     /// `true`: a row's answer has the same bits in a batch of any size, wherever it runs, and no answer is taken
     /// from the cache that another kind of device gave. Default `false`: on a card, kernels may differ by batch size.
@@ -178,6 +179,7 @@ impl ModelSettings {
             let weights = [
                 ("f32", Weights::F32),
                 ("f16", Weights::F16),
+                ("half", Weights::Half),
                 ("int8", Weights::Int8),
             ];
             table.choice("weights", &weights, &mut self.engine.weights);

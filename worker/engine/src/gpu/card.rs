@@ -23,6 +23,8 @@ pub struct Gpu(Arc<Card>);
 struct Card {
     info: AdapterInfo,
     forced: bool,
+    /// Whether it is opened with its own products of matrices, if it has them.
+    cooperative: bool,
     now: RwLock<Arc<Opened>>,
     breaker: Mutex<Breaker>,
     /// Where what was found out about it is kept.
@@ -38,6 +40,19 @@ impl Gpu {
     /// [`GpuError::NoAdapter`] if `Force`, or a name under `Auto`, finds nothing;
     /// [`GpuError::Unsupported`] if the adapter lacks a feature or refuses to open.
     pub fn open(policy: GpuPolicy, name: Option<&str>) -> Result<Option<Gpu>, GpuError> {
+        Self::open_with(policy, name, false)
+    }
+
+    /// The same; `cooperative` says that layers with [`Weights::Half`](super::Weights::Half) may run on the card's
+    /// own products of matrices, if it has them. wgpu calls that experimental.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        policy: GpuPolicy,
+        name: Option<&str>,
+        cooperative: bool,
+    ) -> Result<Option<Gpu>, GpuError> {
         if policy == GpuPolicy::Off {
             return Ok(None);
         }
@@ -45,10 +60,11 @@ impl Gpu {
         let infos: Vec<AdapterInfo> = adapters.iter().map(describe).collect();
         match policy.choose(&infos, name) {
             Some(at) => {
-                let opened = Opened::new(&adapters[at], &infos[at])?;
+                let opened = Opened::new(&adapters[at], &infos[at], cooperative)?;
                 Ok(Some(Gpu(Arc::new(Card {
                     info: infos[at].clone(),
                     forced: policy == GpuPolicy::Force,
+                    cooperative,
                     now: RwLock::new(Arc::new(opened)),
                     breaker: Mutex::default(),
                     memory: OnceLock::new(),
@@ -64,6 +80,15 @@ impl Gpu {
     #[must_use]
     pub fn info(&self) -> &AdapterInfo {
         &self.0.info
+    }
+
+    /// Rows and columns of the matrices that the card multiplies by itself for layers with
+    /// [`Weights::Half`](super::Weights::Half), if it does.
+    #[must_use]
+    pub fn cooperates(&self) -> Option<u32> {
+        self.opened()
+            .cooperative()
+            .map(|cooperative| cooperative.size)
     }
 
     /// Keeps in `folder`, which is made when needed, what loading a model measures on this card and what the
@@ -176,7 +201,8 @@ impl Gpu {
         let infos: Vec<AdapterInfo> = adapters.iter().map(describe).collect();
         let same = infos.iter().position(|info| *info == self.0.info);
         let at = same.ok_or_else(|| no_adapter(&infos))?;
-        let opened = Arc::new(Opened::new(&adapters[at], &infos[at])?);
+        let opened = Opened::new(&adapters[at], &infos[at], self.0.cooperative)?;
+        let opened = Arc::new(opened);
         if let Some(folder) = self.remembers_in() {
             opened.keep_in(folder, self.info());
         }

@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
+use inferq_shaders::Cooperative;
+
 use super::adapter::AdapterInfo;
+use super::cooperative;
 use super::error::GpuError;
 use super::kept::Kept;
 use super::pipeline::Pipelines;
@@ -18,6 +21,8 @@ pub(super) struct Opened {
     /// Numbers of models that are on the device.
     pub(super) resident: Table<wgpu::Buffer>,
     pub(super) pipelines: Pipelines,
+    /// Products of matrices that it does by itself, where they are wanted.
+    cooperative: Option<&'static Cooperative>,
     /// Kernels on disk, where there is a folder for them.
     kept: OnceLock<Option<Kept>>,
     /// Workspaces whose reports have not come.
@@ -55,11 +60,15 @@ struct Faults {
 }
 
 impl Opened {
-    /// Opens `adapter`.
+    /// Opens `adapter`; with its own products of matrices, if they are `wanted` and it has any.
     ///
     /// # Errors
     /// [`GpuError::Unsupported`] if it lacks a feature or refuses to open.
-    pub(super) fn new(adapter: &wgpu::Adapter, info: &AdapterInfo) -> Result<Self, GpuError> {
+    pub(super) fn new(
+        adapter: &wgpu::Adapter,
+        info: &AdapterInfo,
+        wanted: bool,
+    ) -> Result<Self, GpuError> {
         let unsupported = |reason: String| GpuError::Unsupported {
             adapter: info.name.clone(),
             reason,
@@ -70,6 +79,8 @@ impl Opened {
                 "it has no immediates (push constants)".to_owned(),
             ));
         }
+        let cooperative = wanted.then(|| cooperative::found(adapter)).flatten();
+        let (more, experimental) = cooperative::needed(cooperative);
         // Only what kernels need is raised above the defaults: large matrices and immediates.
         let available = adapter.limits();
         let kernels = inferq_shaders::kernels();
@@ -82,11 +93,11 @@ impl Opened {
         };
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("inferq"),
-            required_features: needed | adapter.features() & wgpu::Features::PIPELINE_CACHE,
+            required_features: needed | more | adapter.features() & wgpu::Features::PIPELINE_CACHE,
             required_limits: limits,
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features: experimental,
         });
         let (device, queue) =
             pollster::block_on(request).map_err(|error| unsupported(error.to_string()))?;
@@ -112,6 +123,7 @@ impl Opened {
             faults,
             resident: Table::default(),
             pipelines: Pipelines::default(),
+            cooperative,
             kept: OnceLock::new(),
             set_aside: Mutex::default(),
             #[cfg(test)]
@@ -138,6 +150,11 @@ impl Opened {
             Some(reason) => Err(GpuError::Lost(reason.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Products of matrices that it does by itself.
+    pub(super) fn cooperative(&self) -> Option<&'static Cooperative> {
+        self.cooperative
     }
 
     /// Takes compiled kernels from `folder`, and leaves them there. Counts the first time only.

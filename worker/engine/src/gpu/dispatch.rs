@@ -7,7 +7,7 @@ use inferq_shaders::{GRID, JOINED_LANES, Tile, WITH_RESIDUAL, elementwise, norm,
 use super::device::Opened;
 use super::error::GpuError;
 use super::layout::{check_groups, check_size, padded_size};
-use super::operation::{Activation, Axes, Choice, Layer, Norm, Operation, Pairs, pieces};
+use super::operation::{Activation, Axes, Choice, Layer, Norm, Operation, Pairs, Weights, pieces};
 
 /// One launch.
 #[derive(Debug, PartialEq, Eq)]
@@ -103,7 +103,9 @@ fn of_linear(
     choice: Choice,
     gpu: &Opened,
 ) -> Result<Dispatch, GpuError> {
-    let tile = choice.tile(m as usize, layer.inputs, columns.len());
+    let cooperative = layer.kept_as == Weights::Half && gpu.cooperative().is_some();
+    let sizes = [m as usize, layer.inputs, columns.len()];
+    let tile = choice.tile(sizes, cooperative);
     let [rows_of_tile, columns_of_tile] = tile.size();
     let row_groups = m.div_ceil(rows_of_tile);
     check_groups(
@@ -115,12 +117,9 @@ fn of_linear(
     )?;
     let pieces = match tile {
         Tile::Split => pieces(m as usize, layer.inputs, columns.len()),
-        Tile::Gemv | Tile::Skinny | Tile::Tile64 | Tile::Tile128 => 1,
+        Tile::Gemv | Tile::Skinny | Tile::Tile64 | Tile::Tile128 | Tile::Cooperative => 1,
     };
-    let join = match tile {
-        Tile::Split => Some(join(m as usize, columns.len(), pieces)),
-        Tile::Gemv | Tile::Skinny | Tile::Tile64 | Tile::Tile128 => None,
-    };
+    let join = (tile == Tile::Split).then(|| join(m as usize, columns.len(), pieces));
     let (activation, [low, high]) = numbers(layer.activation);
     Ok(Dispatch {
         tile: Some(tile),

@@ -223,15 +223,21 @@ pub(super) fn pieces(m: usize, k: usize, n: usize) -> usize {
 }
 
 impl Choice {
-    /// The kernel for `m` rows of `n` columns, each a sum of `k` products.
-    pub(super) fn tile(self, m: usize, k: usize, n: usize) -> Tile {
-        let can = |tile: &Tile| {
-            let whole = *tile == Tile::Split && pieces(m, k, n) == 1;
-            m <= tile.most_rows() && !whole
+    /// The kernel for `m` rows of `n` columns, each a sum of `k` products; `cooperative` says whether the card's own
+    /// products of matrices may be used.
+    #[must_use]
+    pub fn tile(self, [m, k, n]: [usize; 3], cooperative: bool) -> Tile {
+        let can = |tile: &Tile| match tile {
+            Tile::Split => m <= tile.most_rows() && pieces(m, k, n) > 1,
+            Tile::Cooperative => cooperative,
+            Tile::Gemv | Tile::Skinny | Tile::Tile64 | Tile::Tile128 => m <= tile.most_rows(),
         };
         match self {
             Choice::Only(tile) if can(&tile) => return tile,
             Choice::Likely if can(&Tile::Gemv) => return Tile::Gemv,
+            Choice::Likely if can(&Tile::Cooperative) && Tile::Cooperative.suits(m) => {
+                return Tile::Cooperative;
+            }
             Choice::Likely | Choice::Alike | Choice::Only(_) => {}
         }
         let suits = |tile: &Tile| {
@@ -251,21 +257,42 @@ mod tests {
 
     #[test]
     fn a_tile_is_large_only_where_there_is_enough_to_do() {
-        assert_eq!(Choice::Likely.tile(1, 1_024, 4_096), Tile::Gemv);
-        assert_eq!(Choice::Alike.tile(1, 1_024, 4_096), Tile::Skinny);
-        assert_eq!(Choice::Likely.tile(16, 1_024, 4_096), Tile::Skinny);
-        assert_eq!(Choice::Likely.tile(128, 1_024, 4_096), Tile::Tile64);
-        assert_eq!(Choice::Likely.tile(4_096, 1_024, 4_096), Tile::Tile128);
-        assert_eq!(Choice::Likely.tile(100_000, 1_024, 10), Tile::Skinny);
-        assert_eq!(Choice::Only(Tile::Tile128).tile(3, 3, 3), Tile::Tile128);
+        assert_eq!(Choice::Likely.tile([1, 1_024, 4_096], false), Tile::Gemv);
+        assert_eq!(Choice::Alike.tile([1, 1_024, 4_096], false), Tile::Skinny);
+        assert_eq!(Choice::Likely.tile([16, 1_024, 4_096], false), Tile::Skinny);
+        assert_eq!(
+            Choice::Likely.tile([128, 1_024, 4_096], false),
+            Tile::Tile64
+        );
+        assert_eq!(
+            Choice::Likely.tile([4_096, 1_024, 4_096], false),
+            Tile::Tile128
+        );
+        assert_eq!(
+            Choice::Likely.tile([100_000, 1_024, 10], false),
+            Tile::Skinny
+        );
+        assert_eq!(
+            Choice::Only(Tile::Tile128).tile([3, 3, 3], false),
+            Tile::Tile128
+        );
         // They take four rows and 64 at most.
-        assert_eq!(Choice::Only(Tile::Gemv).tile(5, 1_024, 4_096), Tile::Skinny);
-        let split = |m, k, n| Choice::Only(Tile::Split).tile(m, k, n);
+        assert_eq!(
+            Choice::Only(Tile::Gemv).tile([5, 1_024, 4_096], false),
+            Tile::Skinny
+        );
+        let split = |m, k, n| Choice::Only(Tile::Split).tile([m, k, n], false);
         assert_eq!(split(64, 1_024, 1_024), Tile::Split);
         assert_eq!(split(65, 1_024, 1_024), Tile::Skinny);
         // Nor is there anything to split.
         assert_eq!(split(64, 1_024, 262_144), Tile::Tile64);
         assert_eq!(split(16, 127, 128), Tile::Skinny);
+        let own = Choice::Only(Tile::Cooperative);
+        assert_eq!(own.tile([3, 3, 3], true), Tile::Cooperative);
+        assert_eq!(own.tile([3, 3, 3], false), Tile::Skinny);
+        let likely = [15, 16].map(|m| Choice::Likely.tile([m, 64, 64], true));
+        assert_eq!(likely, [Tile::Skinny, Tile::Cooperative]);
+        assert_eq!(Choice::Alike.tile([16, 64, 64], true), Tile::Skinny);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use inferq_shaders::{ELEMENTWISE, Kernel, NORM, PRODUCT, SOFTMAX, Tile, joined, linear};
+use inferq_shaders::{ELEMENTWISE, Kernel, NORM, PRODUCT, SOFTMAX, Tile, Weights, joined, linear};
 
 use super::device::Opened;
 use super::dispatch::{Dispatch, dispatch};
@@ -20,7 +20,8 @@ pub(super) struct Prepared {
     pub(super) result: usize,
     /// Those of the result that a dense layer computes here; its weights may come in panels.
     columns: Range<usize>,
-    /// Nothing for a view; for a dense layer one for each tile, in their order, and last what joins the pieces.
+    /// Nothing for a view; for a dense layer one for each tile, in their order, then what joins the pieces and, where
+    /// it may be used, the card's own product of matrices.
     pipelines: Vec<Arc<Pipeline>>,
     constants: Vec<Arc<wgpu::Buffer>>,
 }
@@ -47,8 +48,10 @@ impl Prepared {
         let kernels: Vec<&Kernel> = match &step.operation {
             Operation::Linear(layer) => {
                 let tiles = Tile::ALL.into_iter();
-                let tiles = tiles.map(|tile| linear(tile, layer.kept_as));
-                tiles.chain([joined(layer.kept_as)]).collect()
+                let tiles = tiles.filter_map(|tile| linear(tile, layer.kept_as));
+                let own = gpu.cooperative().filter(|_| layer.kept_as == Weights::Half);
+                let own = own.map(|cooperative| &cooperative.kernel);
+                tiles.chain([joined(layer.kept_as)]).chain(own).collect()
             }
             Operation::Product(_) => vec![&PRODUCT],
             Operation::Softmax { .. } => vec![&SOFTMAX],
@@ -89,7 +92,11 @@ impl Prepared {
 
     /// The kernel for this tile, where there are several.
     pub(super) fn pipeline(&self, tile: Option<Tile>) -> Option<&Pipeline> {
-        let place = tile.map_or(0, |tile| tile as usize);
+        let place = match tile {
+            None => 0,
+            Some(Tile::Cooperative) => Tile::ALL.len() + 1,
+            Some(tile) => tile as usize,
+        };
         self.pipelines.get(place).map(|pipeline| &**pipeline)
     }
 

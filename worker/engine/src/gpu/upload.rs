@@ -63,7 +63,7 @@ pub(super) fn panels(layer: &Layer, gpu: &Opened) -> Vec<Range<usize>> {
 fn words(kept_as: Weights, columns: usize) -> usize {
     match kept_as {
         Weights::F32 => padded_size(columns),
-        Weights::F16 => padded_size(columns) / 2,
+        Weights::F16 | Weights::Half => padded_size(columns) / 2,
         Weights::Int8 => padded_size(columns) / 4,
     }
 }
@@ -116,7 +116,7 @@ fn packed(weights: &[f32], columns: usize, kept_as: Weights) -> Vec<u8> {
     let length = padded_size(columns);
     match kept_as {
         Weights::F32 => padded(weights, columns, length),
-        Weights::F16 => {
+        Weights::F16 | Weights::Half => {
             let mut bytes = Vec::with_capacity(weights.len() / columns * length * 2);
             for row in weights.chunks_exact(columns) {
                 let halves = row.iter().map(|weight| f16::from_f32(*weight).to_bits());

@@ -19,6 +19,8 @@ use crate::cpu::softmax::Softmax;
 use crate::gpu::Weights;
 
 const UNIT: f64 = 1.0 / (1 << 24) as f64;
+/// The largest number of 16 bits.
+const LARGEST_HALF: f64 = 65_504.0;
 /// Numbers below it may be taken as 0.
 const LEAST: f64 = f32::MIN_POSITIVE as f64;
 
@@ -93,16 +95,25 @@ fn linear(
         }
     }
     let mut bounds = wide(made)?;
-    let mut sizes = vec![0.0; n];
+    let mut weight_sizes = vec![0.0f64; n];
+    for row in weights.chunks_exact(n) {
+        for (size, weight) in weight_sizes.iter_mut().zip(row) {
+            *size += f64::from(weight.abs());
+        }
+    }
+    let (mut sizes, mut beyond) = (vec![0.0; n], vec![0.0; n]);
     for (row, (values, bounds)) in rows
         .chunks_exact(k)
         .zip(bounds.chunks_exact_mut(n))
         .enumerate()
     {
         sizes.fill(0.0);
+        beyond.fill(0.0);
         for (value, weights) in values.iter().zip(weights.chunks_exact(n)) {
-            for (size, weight) in sizes.iter_mut().zip(weights) {
+            let over = (value.abs() - LARGEST_HALF).max(0.0);
+            for ((size, beyond), weight) in sizes.iter_mut().zip(&mut beyond).zip(weights) {
                 *size += (value * f64::from(*weight)).abs();
+                *beyond += over * f64::from(weight.abs());
             }
         }
         let row_size: f64 = values.iter().map(|value| value.abs()).sum();
@@ -115,6 +126,11 @@ fn linear(
                 Weights::F32 => 0.0,
                 // Below the normal halves a weight is within 2^-25.
                 Weights::F16 => sizes[column] / 2048.0 + row_size / f64::from(1 << 25),
+                // The same for the rows, and what of them is too large.
+                Weights::Half => {
+                    let small = row_size + weight_sizes[column];
+                    2.001 * sizes[column] / 2048.0 + small / f64::from(1 << 25) + beyond[column]
+                }
                 Weights::Int8 => 1.001 * row_size * largest_weights[column] / 254.0,
             };
             *bound = sum_bound(k, sizes[column]) + 8.0 * ulp(largest) + lost;

@@ -74,7 +74,8 @@ pub(super) fn all(segment: &Segment, program: &Program) -> Result<(), Disagreeme
             }
             trial.agrees(&others, &made)?;
         }
-        for tile in [Tile::Gemv, Tile::Split] {
+        let others = [Tile::Gemv, Tile::Split].into_iter();
+        for tile in others.chain(segment.own_product()) {
             if rows <= tile.most_rows() && !segment.settings.deterministic {
                 trial.agrees(&by(tile)?, &made)?;
             }

@@ -12,7 +12,7 @@ use super::on_cpu::{Chain, CpuPlan};
 use super::used::note;
 use super::{check, tune};
 use crate::cpu::elements;
-use crate::gpu::{Choice, GpuError, Program, Step};
+use crate::gpu::{Choice, GpuError, Program, Step, Tile, Weights};
 use crate::load::panic_reason;
 use crate::model::SegmentReport;
 
@@ -89,6 +89,13 @@ impl Segment {
         } else {
             Choice::Likely
         }
+    }
+
+    /// The card's own product of matrices, where its layers may use it.
+    pub(super) fn own_product(&self) -> Option<Tile> {
+        let may = self.settings.weights == Weights::Half && !self.settings.deterministic;
+        let own = may.then(|| self.card.gpu.cooperates()).flatten();
+        own.map(|_| Tile::Cooperative)
     }
 
     /// Uploads it, checks it and decides where it runs.

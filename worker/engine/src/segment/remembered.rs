@@ -34,7 +34,10 @@ pub(super) fn read(folder: &Path, segment: &Segment) -> Option<[Measured; ROWS.l
     let measured = lines.iter().zip(ROWS).map(|(line, rows)| {
         let choice = match &line.tile {
             None => segment.choice(),
-            Some(name) => Choice::Only(Tile::ALL.into_iter().find(|tile| tile.name() == name)?),
+            Some(name) => {
+                let mut tiles = Tile::ALL.into_iter().chain(segment.own_product());
+                Choice::Only(tiles.find(|tile| tile.name() == name)?)
+            }
         };
         (line.rows == rows).then_some(Measured {
             cpu: Duration::from_nanos(line.cpu_nanoseconds),
@@ -66,7 +69,8 @@ pub(super) fn write(folder: &Path, segment: &Segment, measured: &[Measured; ROWS
 }
 
 fn path(folder: &Path, segment: &Segment) -> PathBuf {
-    let mut all = format!("{} {:?} ", cpu::instructions(), segment.settings);
+    let own = segment.own_product().and(segment.card.gpu.cooperates());
+    let mut all = format!("{} {:?} {own:?} ", cpu::instructions(), segment.settings);
     for step in &segment.steps {
         let _ = write!(all, "{:?} {:?} ", step.operation, step.inputs);
     }

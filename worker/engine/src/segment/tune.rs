@@ -175,7 +175,8 @@ fn measure(
     let mut measured = Vec::with_capacity(ROWS.len());
     for rows in ROWS {
         let suits = |tile: &Tile| !segment.settings.deterministic && tile.suits(rows);
-        let kernels: Vec<Tile> = Tile::ALL.into_iter().filter(suits).collect();
+        let kernels = Tile::ALL.into_iter().chain(segment.own_product());
+        let kernels: Vec<Tile> = kernels.filter(suits).collect();
         let share = budget / (2 * ROWS.len() as u32);
         let symbols = trial::symbols(segment, rows);
         let inputs = trial::inputs(segment, &symbols).map_err(failed)?;
