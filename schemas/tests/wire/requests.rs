@@ -1,9 +1,9 @@
-//! What a request may say, and what its sender hears if it says something else.
+//! What a request may say in JSON, and what its sender hears if it says something else.
 
 use bytes::Bytes;
 use inferq_schemas::{
-    ContentType, DataType, Dim, ErrorCode, Failure, Form, InferRequest, Inputs, Limits, Parameter,
-    Tensor, TensorSpec,
+    ContentType, DataType, Dim, ErrorCode, Form, InferRequest, Limits, Parameter, Tensor,
+    TensorSpec,
 };
 use serde_json::{Value, json};
 
@@ -359,118 +359,5 @@ fn integers_keep_64_bits_in_every_form() {
             resolve(&body, &model).expect("it fits")[0].data,
             expected[..]
         );
-    }
-}
-
-#[test]
-fn decoded_cbor_shares_the_memory_of_the_body() {
-    let tensors = vec![
-        Tensor::from_f32("x", vec![4], &[1.0, 2.0, 3.0, 4.0]).expect("four values"),
-        Tensor::from_strings("s", vec![1], &["hello"]).expect("one element"),
-    ];
-    let request = InferRequest::new(Inputs::Tensors(tensors));
-    let body = request.encode(ContentType::Cbor).expect("sound");
-    let decoded = InferRequest::decode(&body, None, &Limits::default()).expect("our own");
-    let Inputs::Tensors(tensors) = decoded.request.inputs else {
-        panic!("CBOR has only tensors")
-    };
-    for tensor in tensors {
-        let data = tensor.data.as_ptr_range();
-        assert!(body.as_ptr_range().start < data.start && data.end <= body.as_ptr_range().end);
-    }
-}
-
-#[test]
-fn cbor_data_must_be_one_byte_string_of_the_right_size() {
-    let tensor = Tensor::from_f32("x", vec![2], &[1.0, 2.0]).expect("two values");
-    let request = InferRequest::new(Inputs::Tensors(vec![tensor]));
-    let sound = request.encode(ContentType::Cbor).expect("sound");
-    // The data is last: the head of a byte string of 8 bytes, and these.
-    let with_data = |data: &[u8]| {
-        let body = [&sound[..sound.len() - 9], data].concat().into();
-        InferRequest::decode(&body, None, &Limits::default())
-            .map(drop)
-            .map_err(|error| error.to_string())
-    };
-    assert_eq!(with_data(b"\x48abcdefgh"), Ok(()));
-    assert_eq!(
-        with_data(b"\x47abcdefg"),
-        Err("inputs[0].data: 7 bytes for shape [2], FP32 takes 8".to_owned())
-    );
-    assert_eq!(
-        with_data(b"\x82\x01\x02"),
-        Err(
-            "inputs[0].data: a list where one byte string is expected: all elements \
-             little-endian and row-major, BYTES each with its length as u32"
-                .to_owned()
-        )
-    );
-}
-
-#[test]
-fn cbor_has_only_tensors() {
-    let body = Bytes::from_static(b"\xa1\x69instances\x81\x01");
-    let error = InferRequest::decode(&body, None, &Limits::default()).expect_err("rows");
-    assert_eq!(
-        error.to_string(),
-        "`inputs` is missing; CBOR has only the form of named tensors"
-    );
-    let cbor = Some(ContentType::Cbor);
-    let error = InferRequest::decode(&Bytes::new(), cbor, &Limits::default()).expect_err("empty");
-    assert!(
-        error.to_string().starts_with("not a CBOR request: "),
-        "{error}"
-    );
-}
-
-#[test]
-fn a_body_above_the_limit_is_too_large() {
-    let limits = Limits {
-        max_body_bytes: 10,
-        ..Limits::default()
-    };
-    let body = Bytes::from_static(b"{\"inputs\":[]}");
-    let error = InferRequest::decode(&body, None, &limits).expect_err("13 bytes");
-    assert_eq!(
-        Failure::from(&error),
-        Failure::new(ErrorCode::TooLarge, "body of 13 bytes, at most 10")
-    );
-}
-
-#[test]
-fn limits_hold_in_json() {
-    let limits = Limits {
-        max_tensors: 1,
-        max_depth: 4,
-        max_values: 16,
-        max_name_bytes: 4,
-        max_parameters: 1,
-        ..Limits::default()
-    };
-    for (body, message) in [
-        (
-            r#"{"inputs":[{"name":"a"},{"name":"b"}]}"#,
-            "inputs: more than 1 items",
-        ),
-        (
-            r#"{"instances":[[[[[1]]]]]}"#,
-            "instances: nested deeper than 4",
-        ),
-        (
-            r#"{"instances":[1,2,3,4,5,6,7,8,9,0,1,2,3,4,5,6,7]}"#,
-            "instances: more than 16 values; send named tensors (the v2 form), best in CBOR",
-        ),
-        (r#"{"inputs":[1],"id":"abcde"}"#, "id: 5 bytes, at most 4"),
-        (
-            r#"{"inputs":[1],"parameters":{"a":1,"b":2}}"#,
-            "parameters: more than 1 parameters",
-        ),
-        (
-            r#"{"inputs":[1],"outputs":["a","b"]}"#,
-            "outputs: more than 1 items",
-        ),
-    ] {
-        let error = InferRequest::decode(&body.into(), None, &limits).expect_err("too much");
-        assert_eq!(error.to_string(), message);
     }
 }
