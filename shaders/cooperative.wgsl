@@ -11,14 +11,16 @@ const TILE_COLUMNS: u32 = 64u;
 const STEP: u32 = 16u;       // values of k in workgroup memory at a time
 const PARTS: u32 = 4u;       // matrices of sums that a subgroup has beside each other
 const LARGEST: f32 = 65504.0;
+const LARGEST_F32: f32 = 3.4028234e38;
 
 var<workgroup> row_tile: array<f16, 1024>;    // TILE_ROWS x STEP
 var<workgroup> weight_tile: array<f16, 1024>; // STEP x PARTS * SIZE
 var<workgroup> sums_tile: array<f32, 1024>;   // TILE_ROWS x SIZE
 
-// As f16 has it; a NaN stays one.
+// As f16 has it; what is infinite or a NaN stays so.
 fn half(value: f32) -> f16 {
-    return f16(clip(value, -LARGEST, LARGEST));
+    let bounded = clip(value, -LARGEST, LARGEST);
+    return f16(select(bounded, value, abs(value) > LARGEST_F32));
 }
 
 // Finishes the sums in workgroup memory: TILE_ROWS rows of SIZE columns.

@@ -33,6 +33,14 @@ struct Check {
     /// Use only an adapter whose name contains this.
     #[arg(long, env = "INFERQ_GPU_NAME", value_name = "NAME")]
     gpu_name: Option<String>,
+    /// Let models with `engine.weights = "half"` use the card's own products of matrices, as workers with this flag do.
+    #[arg(
+        long,
+        env = "INFERQ_GPU_COOPERATIVE",
+        action = clap::ArgAction::SetTrue,
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    gpu_cooperative: bool,
     /// The program `inferq-worker`; else the one beside this program, else the one on PATH.
     #[arg(long, env = "INFERQ_WORKER_BIN", value_name = "FILE")]
     worker_bin: Option<PathBuf>,
@@ -63,7 +71,12 @@ impl Check {
         if let Some(name) = &self.gpu_name {
             command.args(["--gpu-name", name]);
         }
-        for (wanted, flag) in [(json, "--json"), (self.explain, "--explain")] {
+        let flags = [
+            (json, "--json"),
+            (self.explain, "--explain"),
+            (self.gpu_cooperative, "--gpu-cooperative"),
+        ];
+        for (wanted, flag) in flags {
             if wanted {
                 command.arg(flag);
             }

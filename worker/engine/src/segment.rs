@@ -199,6 +199,29 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs a card that multiplies matrices of f16 by itself; Mesa 26's software adapter does"]
+    fn the_cards_own_products_pass_the_check_of_a_model_that_may_use_them() {
+        let gpu = Gpu::open_with(GpuPolicy::Force, None, true).expect("an adapter");
+        let gpu = gpu.expect("it is forced");
+        let own = |deterministic| {
+            let limits = LoadLimits {
+                gpu: Some(gpu.clone()),
+                card: CardSettings {
+                    weights: Weights::Half,
+                    deterministic,
+                },
+                ..LoadLimits::default()
+            };
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/mlp.onnx");
+            let model = load_file(&path, &limits).expect("it loads");
+            segment_of(&model)
+                .own_product_is_right()
+                .expect("all else is right")
+        };
+        assert_eq!([false, true].map(own), [true, false]);
+    }
+
+    #[test]
     fn what_was_measured_once_is_not_measured_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let gpu = open();

@@ -85,11 +85,13 @@ pub struct GpuArgs {
         global = true
     )]
     pub gpu_name: Option<String>,
-    /// Let models with `engine.weights = "half"` use the card's own products of matrices in f16, if it has them. wgpu
-    /// calls that experimental: a driver's mistake may end the worker.
+    /// Let models with `engine.weights = "half"` use the card's own products of matrices in f16, if it has them and they
+    /// are faster. wgpu calls that experimental (gfx-rs/wgpu#8805): a driver's mistake may cost the worker or an answer.
     #[arg(
         long = "gpu-cooperative",
         env = "INFERQ_GPU_COOPERATIVE",
+        action = clap::ArgAction::SetTrue,
+        value_parser = clap::builder::BoolishValueParser::new(),
         global = true
     )]
     pub gpu_cooperative: bool,

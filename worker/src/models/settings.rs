@@ -286,7 +286,7 @@ mod tests {
             "model.toml: cache.ttl: ",
             "model.toml: cache.scope: write \"tenant\" or \"global\"",
             "model.toml: cache.parameters: write a list of texts",
-            "model.toml: engine.weights: write \"f32\" or \"f16\" or \"int8\"",
+            "model.toml: engine.weights: write \"f32\" or \"f16\" or \"half\" or \"int8\"",
             "model.toml: limits.run_timeout: write a time from \"10ms\" to \"1h\"",
             "model.toml: inputs.x.columms: unknown, did you mean `columns`?",
         ] {

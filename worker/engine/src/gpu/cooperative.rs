@@ -35,8 +35,9 @@ pub(super) fn found(adapter: &wgpu::Adapter) -> Option<&'static Cooperative> {
 pub(super) fn needed(cooperative: Option<&Cooperative>) -> (Features, ExperimentalFeatures) {
     match cooperative {
         None => (Features::empty(), ExperimentalFeatures::disabled()),
-        // SAFETY: Whoever runs us asked for it, and the flag tells what it is. Our kernels are checked by naga as
-        // all others are, and when a model is loaded against the CPU.
+        // SAFETY: Whoever runs us asked for it, and the flag tells what it is: naga does not yet tell drivers what
+        // they must make visible between lanes (gfx-rs/wgpu#8805), which is why the check at load looks at these
+        // products more often than at others.
         Some(_) => (NEEDED, unsafe { ExperimentalFeatures::enabled() }),
     }
 }

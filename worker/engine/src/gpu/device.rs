@@ -9,7 +9,7 @@ use super::adapter::AdapterInfo;
 use super::cooperative;
 use super::error::GpuError;
 use super::kept::Kept;
-use super::pipeline::Pipelines;
+use super::pipeline::{Pipelines, pipeline};
 use super::workspace::Workspace;
 use crate::resident::Table;
 
@@ -60,7 +60,7 @@ struct Faults {
 }
 
 impl Opened {
-    /// Opens `adapter`; with its own products of matrices, if they are `wanted` and it has any.
+    /// Opens `adapter`; with its own products of matrices, if they are `wanted`, it has any and compiles them.
     ///
     /// # Errors
     /// [`GpuError::Unsupported`] if it lacks a feature or refuses to open.
@@ -68,6 +68,25 @@ impl Opened {
         adapter: &wgpu::Adapter,
         info: &AdapterInfo,
         wanted: bool,
+    ) -> Result<Self, GpuError> {
+        if let Some(cooperative) = wanted.then(|| cooperative::found(adapter)).flatten() {
+            // A kernel that the driver refuses costs the whole device, so nothing else may be on it.
+            let opened = Self::with(adapter, info, Some(cooperative))
+                .and_then(|opened| pipeline(&cooperative.kernel, &opened).map(|_| opened));
+            match opened {
+                Ok(opened) => return Ok(opened),
+                Err(error) => {
+                    tracing::warn!(%error, adapter = info.name, "the graphics card does not take kernels with its own products of matrices, other kernels do them");
+                }
+            }
+        }
+        Self::with(adapter, info, None)
+    }
+
+    fn with(
+        adapter: &wgpu::Adapter,
+        info: &AdapterInfo,
+        cooperative: Option<&'static Cooperative>,
     ) -> Result<Self, GpuError> {
         let unsupported = |reason: String| GpuError::Unsupported {
             adapter: info.name.clone(),
@@ -79,7 +98,6 @@ impl Opened {
                 "it has no immediates (push constants)".to_owned(),
             ));
         }
-        let cooperative = wanted.then(|| cooperative::found(adapter)).flatten();
         let (more, experimental) = cooperative::needed(cooperative);
         // Only what kernels need is raised above the defaults: large matrices and immediates.
         let available = adapter.limits();

@@ -63,12 +63,15 @@ impl Kept {
         };
         let digest = blake3::hash(&data);
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.replace(digest) == Some(digest) {
+        if *written == Some(digest) {
             return;
         }
         let content = [&digest.as_bytes()[..], &data].concat();
-        if let Err(error) = memory::write(&self.path, &content) {
-            tracing::warn!(%error, path = %self.path.display(), "compiled kernels are not kept, the next process compiles them again");
+        match memory::write(&self.path, &content) {
+            Ok(()) => *written = Some(digest),
+            Err(error) => {
+                tracing::warn!(%error, path = %self.path.display(), "compiled kernels are not kept, the next process compiles them again");
+            }
         }
     }
 }

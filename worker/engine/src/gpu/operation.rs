@@ -235,9 +235,6 @@ impl Choice {
         match self {
             Choice::Only(tile) if can(&tile) => return tile,
             Choice::Likely if can(&Tile::Gemv) => return Tile::Gemv,
-            Choice::Likely if can(&Tile::Cooperative) && Tile::Cooperative.suits(m) => {
-                return Tile::Cooperative;
-            }
             Choice::Likely | Choice::Alike | Choice::Only(_) => {}
         }
         let suits = |tile: &Tile| {
@@ -290,9 +287,9 @@ mod tests {
         let own = Choice::Only(Tile::Cooperative);
         assert_eq!(own.tile([3, 3, 3], true), Tile::Cooperative);
         assert_eq!(own.tile([3, 3, 3], false), Tile::Skinny);
-        let likely = [15, 16].map(|m| Choice::Likely.tile([m, 64, 64], true));
-        assert_eq!(likely, [Tile::Skinny, Tile::Cooperative]);
-        assert_eq!(Choice::Alike.tile([16, 64, 64], true), Tile::Skinny);
+        // Nothing takes it that was not measured.
+        let others = [Choice::Likely, Choice::Alike].map(|choice| choice.tile([16, 64, 64], true));
+        assert_eq!(others, [Tile::Skinny; 2]);
     }
 
     #[test]

@@ -110,7 +110,11 @@ fn linear(
         sizes.fill(0.0);
         beyond.fill(0.0);
         for (value, weights) in values.iter().zip(weights.chunks_exact(n)) {
-            let over = (value.abs() - LARGEST_HALF).max(0.0);
+            // What is infinite stays so.
+            let over = match value.is_finite() {
+                true => (value.abs() - LARGEST_HALF).max(0.0),
+                false => 0.0,
+            };
             for ((size, beyond), weight) in sizes.iter_mut().zip(&mut beyond).zip(weights) {
                 *size += (value * f64::from(*weight)).abs();
                 *beyond += over * f64::from(weight.abs());
@@ -126,7 +130,7 @@ fn linear(
                 Weights::F32 => 0.0,
                 // Below the normal halves a weight is within 2^-25.
                 Weights::F16 => sizes[column] / 2048.0 + row_size / f64::from(1 << 25),
-                // The same for the rows, and what of them is too large.
+                // The same for the rows, and what of them is too large: the bound of the card's own products.
                 Weights::Half => {
                     let small = row_size + weight_sizes[column];
                     2.001 * sizes[column] / 2048.0 + small / f64::from(1 << 25) + beyond[column]

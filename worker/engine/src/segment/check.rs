@@ -6,17 +6,20 @@
 //! places, have to be the same bit for bit.
 //!
 //! Every kernel that a run may choose is checked. Those that add up alike need not be held against the CPU again
-//! where they give the same bits.
+//! where they give the same bits. The card's own products of matrices are looked at with more rows, so that all of
+//! a tile and the next one have something in them, and twice; one that is wrong is not used, whatever else is right.
 
 use tract_onnx::tract_core::internal::*;
 
 use super::on_cpu::Chain;
 use super::op::Segment;
 use super::{bounds, trial};
-use crate::gpu::{Choice, GpuError, Program, Tile};
+use crate::gpu::{Choice, GpuError, Program, Tile, Weights};
 
 /// Numbers of rows that are tried: one, an odd few, more than a tile.
 const ROWS: [usize; 3] = [1, 5, 33];
+/// The same for the card's own products of matrices: more than two tiles.
+const OWN_ROWS: [usize; 4] = [1, 5, 33, 130];
 
 /// Why a segment is not to run on the card.
 #[derive(Debug)]
@@ -51,15 +54,21 @@ fn wrong(what: impl std::fmt::Display) -> Disagreement {
     }
 }
 
-/// All kernels that runs of `segment` may be sent to, on `program`.
-pub(super) fn all(segment: &Segment, program: &Program) -> Result<(), Disagreement> {
+/// All kernels that runs of `segment` may be sent to, on `program`. The card's own product of matrices comes back if it
+/// may be used.
+pub(super) fn all(segment: &Segment, program: &Program) -> Result<Option<Tile>, Disagreement> {
+    // The other kernels take rows as they are.
+    let kept_as = match segment.kept_as() {
+        Weights::Half => Weights::F16,
+        kept_as => kept_as,
+    };
     let made: Vec<usize> = (segment.constants.len()..segment.shapes.len()).collect();
     let watched = program.watching(&made);
     for rows in ROWS {
         let trial = Trial::new(segment, rows)?;
         let by = |tile: Tile| trial.run(&watched, &made, Choice::Only(tile));
         let values = by(Tile::Skinny)?;
-        trial.agrees(&values, &made)?;
+        trial.agrees(&values, &made, kept_as)?;
         trial.comes_out(program, &values, Choice::Only(Tile::Skinny))?;
         for tile in [Tile::Tile64, Tile::Tile128] {
             let others = by(tile)?;
@@ -72,14 +81,43 @@ pub(super) fn all(segment: &Segment, program: &Program) -> Result<(), Disagreeme
                     tile.name()
                 )));
             }
-            trial.agrees(&others, &made)?;
+            trial.agrees(&others, &made, kept_as)?;
         }
-        let others = [Tile::Gemv, Tile::Split].into_iter();
-        for tile in others.chain(segment.own_product()) {
+        for tile in [Tile::Gemv, Tile::Split] {
             if rows <= tile.most_rows() && !segment.settings.deterministic {
-                trial.agrees(&by(tile)?, &made)?;
+                trial.agrees(&by(tile)?, &made, kept_as)?;
             }
         }
+    }
+    let Some(own) = segment.own_product() else {
+        return Ok(None);
+    };
+    match own_product(segment, program, own, &made) {
+        Ok(()) => Ok(Some(own)),
+        Err(error) if error.is_final && !segment.counts_on_own_product() => {
+            tracing::warn!(
+                error = error.reason,
+                segment = segment.name,
+                "the card's own products of matrices are not used"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn own_product(
+    segment: &Segment,
+    program: &Program,
+    own: Tile,
+    made: &[usize],
+) -> Result<(), Disagreement> {
+    let watched = program.watching(made);
+    for rows in OWN_ROWS {
+        let trial = Trial::new(segment, rows)?;
+        let values = trial.run(&watched, made, Choice::Only(own))?;
+        trial.agrees(&values, made, Weights::Half)?;
+        trial.comes_out(program, &values, Choice::Only(own))?;
     }
     Ok(())
 }
@@ -131,10 +169,15 @@ impl<'a> Trial<'a> {
         Ok(values)
     }
 
-    /// Is each step within its bound of the CPU?
-    fn agrees(&self, values: &[Tensor], made: &[usize]) -> Result<(), Disagreement> {
+    /// Is each step within its bound of the CPU, with weights that lose what those do?
+    fn agrees(
+        &self,
+        values: &[Tensor],
+        made: &[usize],
+        kept_as: Weights,
+    ) -> Result<(), Disagreement> {
         for (chain, value) in self.segment.chains.iter().zip(made) {
-            step_agrees(self.segment, chain, values, *value, &self.symbols)?.map_err(wrong)?;
+            step_agrees(chain, values, *value, &self.symbols, kept_as)?.map_err(wrong)?;
         }
         Ok(())
     }
@@ -160,16 +203,16 @@ impl<'a> Trial<'a> {
 }
 
 fn step_agrees(
-    segment: &Segment,
     chain: &Chain,
     values: &[Tensor],
     value: usize,
     symbols: &SymbolValues,
+    kept_as: Weights,
 ) -> TractResult<Result<(), String>> {
     let inputs: Vec<&Tensor> = chain.inputs.iter().map(|input| &values[*input]).collect();
     let given = inputs.iter().map(|input| (*input).clone().into_tvalue());
     let ours = chain.apply(given.collect(), symbols)?;
-    let bounds = bounds::of(chain, &inputs, &ours, symbols, segment.settings.weights)?;
+    let bounds = bounds::of(chain, &inputs, &ours, symbols, kept_as)?;
     let Some(result) = ours.last() else {
         return Ok(Ok(()));
     };

@@ -85,11 +85,7 @@ impl Segment {
             .iter()
             .zip(&self.chains)
             .map(|(step, chain)| Step {
-                operation: with_numbers(
-                    &step.operation,
-                    &*chain.operators[0],
-                    self.settings.weights,
-                ),
+                operation: with_numbers(&step.operation, &*chain.operators[0], self.kept_as()),
                 inputs: step.inputs.clone(),
             });
         let program = Program::new(&self.card.gpu, &sources, steps, &self.outputs);
@@ -146,7 +142,7 @@ impl Attempt {
             }
         };
         match check::all(segment, &program) {
-            Ok(()) => {
+            Ok(_) => {
                 // Only now do runs find it.
                 segment.card.set(Some(program));
                 self.end = Remaking::Idle(None);

@@ -91,22 +91,35 @@ impl Segment {
         }
     }
 
+    /// How the card keeps its weights. Where all kernels have to add up alike, its own products are none of them.
+    pub(super) fn kept_as(&self) -> Weights {
+        match self.settings.weights {
+            Weights::Half if self.settings.deterministic => Weights::F16,
+            kept_as => kept_as,
+        }
+    }
+
     /// The card's own product of matrices, where its layers may use it.
     pub(super) fn own_product(&self) -> Option<Tile> {
-        let may = self.settings.weights == Weights::Half && !self.settings.deterministic;
+        let may = self.kept_as() == Weights::Half;
         let own = may.then(|| self.card.gpu.cooperates()).flatten();
         own.map(|_| Tile::Cooperative)
+    }
+
+    /// Whether runs are sent to it already.
+    pub(super) fn counts_on_own_product(&self) -> bool {
+        matches!(self.routes.get(), Some(Ok(routes)) if routes.count_on_own_product())
     }
 
     /// Uploads it, checks it and decides where it runs.
     fn decide(&self, budget: Duration) -> Result<tune::Routes, String> {
         let program = self.upload();
         let program = program.map_err(|error| format!("the card does not take it: {error}"))?;
-        check::all(self, &program).map_err(|error| error.reason)?;
+        let own = check::all(self, &program).map_err(|error| error.reason)?;
         let routes = if self.card.gpu.is_forced() {
             tune::Routes::forced(self.choice())
         } else {
-            tune::decide(self, &program, budget)?
+            tune::decide(self, &program, own, budget)?
         };
         // Nobody needs it there if nothing runs there.
         if routes.use_card() {
@@ -162,11 +175,20 @@ impl DenseSegment {
         node.op_as()
     }
 
+    /// Whether the card's own product of matrices may be used and passes the check.
+    #[cfg(test)]
+    pub(super) fn own_product_is_right(&self) -> Result<bool, String> {
+        let program = self.0.upload()?;
+        let own = check::all(&self.0, &program).map_err(|error| error.reason)?;
+        Ok(own.is_some())
+    }
+
     /// Decides once more, as if it were not forced.
     #[cfg(test)]
     pub(super) fn decided(&self, budget: Duration) -> Result<tune::Routes, String> {
         let program = self.0.card.program().ok_or("it is not on the card")?;
-        tune::decide(&self.0, &program, budget)
+        let own = check::all(&self.0, &program).map_err(|error| error.reason)?;
+        tune::decide(&self.0, &program, own, budget)
     }
 
     /// Checks it on the card and decides where it runs.

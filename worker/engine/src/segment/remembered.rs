@@ -28,14 +28,18 @@ struct Line {
 }
 
 /// The times of `segment`, if they are known.
-pub(super) fn read(folder: &Path, segment: &Segment) -> Option<[Measured; ROWS.len()]> {
-    let text = fs::read_to_string(path(folder, segment)).ok()?;
+pub(super) fn read(
+    folder: &Path,
+    segment: &Segment,
+    own: Option<Tile>,
+) -> Option<[Measured; ROWS.len()]> {
+    let text = fs::read_to_string(path(folder, segment, own)).ok()?;
     let lines: Vec<Line> = serde_json::from_str(&text).ok()?;
     let measured = lines.iter().zip(ROWS).map(|(line, rows)| {
         let choice = match &line.tile {
             None => segment.choice(),
             Some(name) => {
-                let mut tiles = Tile::ALL.into_iter().chain(segment.own_product());
+                let mut tiles = Tile::ALL.into_iter().chain(own);
                 Choice::Only(tiles.find(|tile| tile.name() == name)?)
             }
         };
@@ -49,7 +53,12 @@ pub(super) fn read(folder: &Path, segment: &Segment) -> Option<[Measured; ROWS.l
 }
 
 /// Keeps the times of `segment`.
-pub(super) fn write(folder: &Path, segment: &Segment, measured: &[Measured; ROWS.len()]) {
+pub(super) fn write(
+    folder: &Path,
+    segment: &Segment,
+    own: Option<Tile>,
+    measured: &[Measured; ROWS.len()],
+) {
     let nanoseconds = |took: Duration| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
     let lines = measured.iter().zip(ROWS).map(|(measured, rows)| Line {
         rows,
@@ -61,15 +70,15 @@ pub(super) fn write(folder: &Path, segment: &Segment, measured: &[Measured; ROWS
         },
     });
     let lines: Vec<Line> = lines.collect();
-    let path = path(folder, segment);
+    let path = path(folder, segment, own);
     let text = serde_json::to_vec_pretty(&lines).map_err(io::Error::from);
     if let Err(error) = text.and_then(|text| memory::write(&path, &text)) {
         tracing::warn!(%error, path = %path.display(), "what was measured is not kept, the next load measures again");
     }
 }
 
-fn path(folder: &Path, segment: &Segment) -> PathBuf {
-    let own = segment.own_product().and(segment.card.gpu.cooperates());
+fn path(folder: &Path, segment: &Segment, own: Option<Tile>) -> PathBuf {
+    let own = own.and(segment.card.gpu.cooperates());
     let mut all = format!("{} {:?} {own:?} ", cpu::instructions(), segment.settings);
     for step in &segment.steps {
         let _ = write!(all, "{:?} {:?} ", step.operation, step.inputs);

@@ -96,6 +96,12 @@ impl Routes {
         }
     }
 
+    /// Whether some run is sent to the card's own products of matrices.
+    pub(super) fn count_on_own_product(&self) -> bool {
+        let own = Route::Card(Choice::Only(Tile::Cooperative));
+        self.routes.contains(&own)
+    }
+
     /// Whether any number of rows goes to the card.
     pub(super) fn use_card(&self) -> bool {
         self.routes.iter().any(|route| *route != Route::Cpu)
@@ -105,7 +111,10 @@ impl Routes {
         let at = ROWS.iter().rposition(|measured| *measured <= rows);
         let route = at.map_or(Route::Cpu, |at| self.routes[at]);
         match route {
-            Route::Card(Choice::Only(_)) if rows >= BEYOND * ROWS[ROWS.len() - 1] => {
+            // The card's own products stay the fastest.
+            Route::Card(Choice::Only(tile))
+                if tile != Tile::Cooperative && rows >= BEYOND * ROWS[ROWS.len() - 1] =>
+            {
                 Route::Card(Choice::Likely)
             }
             route => route,
@@ -139,21 +148,23 @@ impl fmt::Display for Routes {
     }
 }
 
-/// Where runs of `segment` go, by what is remembered or else measured.
+/// Where runs of `segment` go, by what is remembered or else measured. `own` is the card's own product of matrices, if
+/// it is right.
 pub(super) fn decide(
     segment: &Segment,
     program: &Program,
+    own: Option<Tile>,
     budget: Duration,
 ) -> Result<Routes, String> {
     // Of several threads we do not know in which company they will be another time.
     let alone = matches!(current_tract_executor(), Executor::SingleThread);
     let folder = segment.card.gpu.remembers_in().filter(|_| alone);
-    let measured = match folder.and_then(|folder| remembered::read(folder, segment)) {
+    let measured = match folder.and_then(|folder| remembered::read(folder, segment, own)) {
         Some(measured) => measured,
         None => {
-            let measured = measure(segment, program, budget)?;
+            let measured = measure(segment, program, own, budget)?;
             if let Some(folder) = folder {
-                remembered::write(folder, segment, &measured);
+                remembered::write(folder, segment, own, &measured);
             }
             measured
         }
@@ -168,6 +179,7 @@ pub(super) fn decide(
 fn measure(
     segment: &Segment,
     program: &Program,
+    own: Option<Tile>,
     budget: Duration,
 ) -> Result<[Measured; ROWS.len()], String> {
     let failed = |error: TractError| format!("measuring failed: {error:#}");
@@ -175,7 +187,7 @@ fn measure(
     let mut measured = Vec::with_capacity(ROWS.len());
     for rows in ROWS {
         let suits = |tile: &Tile| !segment.settings.deterministic && tile.suits(rows);
-        let kernels = Tile::ALL.into_iter().chain(segment.own_product());
+        let kernels = Tile::ALL.into_iter().chain(own);
         let kernels: Vec<Tile> = kernels.filter(suits).collect();
         let share = budget / (2 * ROWS.len() as u32);
         let symbols = trial::symbols(segment, rows);

@@ -263,6 +263,10 @@ fn the_cards_own_products_of_matrices_are_within_the_stated_bound() {
             "{m}, {k}, {n}: it was not used"
         );
         if m > 1 {
+            rows[k / 2] = f32::INFINITY;
+            let endless = run_by(Choice::Only(Tile::Cooperative), &program, &layer, &rows);
+            let endless = endless.expect("it runs");
+            assert!(endless[..n].iter().all(|value| !value.is_finite()));
             rows[k / 2] = f32::NAN;
             let spoiled = run_by(Choice::Only(Tile::Cooperative), &program, &layer, &rows);
             let spoiled = spoiled.expect("it runs");
