@@ -114,7 +114,7 @@ def compare_memory(folder, source):
 
 
 BATCH = {"mlp": 256, "bert": 8}
-SHARES = ["1", "0.5", "0.25"]
+SHARES = os.environ.get("SHARES", "1 0.5 0.25 0.1").split()
 
 
 @contextlib.contextmanager

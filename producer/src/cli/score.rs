@@ -77,7 +77,7 @@ pub(super) struct ScoreArgs {
     /// Memory of rows in flight. More keeps more workers busy.
     #[arg(long, value_name = "SIZE", default_value = "64MiB")]
     window: ByteSize,
-    /// Most of the time of all executors to take, 0 to 1; all that live traffic leaves unless told.
+    /// Most of the time of all executors to take, 0 to 1 or in percent; all that live traffic leaves unless told.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     max_share: Option<f64>,
     /// Also write a page with figures and plots.
@@ -210,9 +210,13 @@ impl ScoreArgs {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
+    let (number, whole) = match text.strip_suffix('%') {
+        Some(percent) => (percent.trim(), 100.0),
+        None => (text, 1.0),
+    };
+    match number.parse::<f64>().map(|number| number / whole) {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
-        _ => Err("write a share above 0 and up to 1, such as 0.5".to_owned()),
+        _ => Err("write a share above 0 and up to 1, such as 0.5 or 50%".to_owned()),
     }
 }
 
@@ -234,6 +238,7 @@ mod tests {
     #[test]
     fn a_share_is_a_part_of_one() {
         assert_eq!(share("0.5"), Ok(0.5));
+        assert_eq!(share("50 %"), Ok(0.5));
         for bad in ["0", "1.1", "-1", "half", "NaN"] {
             assert!(share(bad).is_err(), "{bad}");
         }
