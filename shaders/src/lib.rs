@@ -55,7 +55,7 @@ pub enum Tile {
     Tile64,
     /// Tiles of 128 x 128.
     Tile128,
-    /// Tiles of 64 x 64, where the card multiplies matrices of f16 by itself; see [`cooperative`].
+    /// Tiles of 64 x 64, where the card multiplies matrices of f16 by itself; see [`COOPERATIVE`].
     Cooperative,
 }
 
