@@ -136,11 +136,10 @@ async fn jobs_that_wait_or_run_in_a_worker_end_at_once_when_they_are_cancelled()
     let client = stack.client();
     let running = client.submit(hazards::spin(STEPS)).await?.id;
     // The other one would be over before it if it came first.
-    let begun = r#"inferq_batch_seconds_count{model="spin"}"#;
-    wait_for_metric(client, "worker-1", begun, 1.0).await?;
+    let runs = r#"inferq_batch_seconds_count{model="spin"}"#;
+    wait_for_metric(client, "worker-1", runs, 1.0).await?;
     let waiting = client.submit(uncached(&digits::held_out()?[0])).await?.id;
     wait_for_metric(client, "worker-1", "inferq_inflight_jobs", 2.0).await?;
-    let runs = r#"inferq_batch_seconds_count{model="spin"}"#;
     wait_for_metric(client, "worker-1", runs, 1.0).await?;
     let begun = Instant::now();
     for id in [&waiting, &running] {

@@ -442,6 +442,12 @@ pub mod elementwise {
     pub const MULTIPLY: u32 = 4;
 }
 
+/// Every kernel there is, with those that only some cards can run.
+pub fn all_kernels() -> impl Iterator<Item = &'static Kernel> {
+    let cooperative = COOPERATIVE.iter().map(|cooperative| &cooperative.kernel);
+    kernels().into_iter().chain(cooperative)
+}
+
 /// Every kernel that any card can run.
 #[must_use]
 pub fn kernels() -> Vec<&'static Kernel> {

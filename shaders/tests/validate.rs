@@ -3,20 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use inferq_shaders::{Binding, COOPERATIVE, Kernel};
+use inferq_shaders::{Binding, Kernel, all_kernels};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, ShaderStage, StorageAccess};
 
 /// Workgroup memory that every WebGPU device has.
 const GUARANTEED_WORKGROUP_BYTES: u32 = 16_384;
-
-/// Every kernel there is.
-fn kernels() -> Vec<&'static Kernel> {
-    let cooperative = COOPERATIVE.iter().map(|cooperative| &cooperative.kernel);
-    let mut kernels = inferq_shaders::kernels();
-    kernels.extend(cooperative);
-    kernels
-}
 
 fn module(kernel: &Kernel) -> (Module, ModuleInfo) {
     let module = naga::front::wgsl::parse_str(kernel.source)
@@ -48,7 +40,7 @@ fn every_shader_file_is_in_the_catalogue() {
         })
         .filter_map(|name| name.strip_suffix(".wgsl").map(str::to_owned))
         .collect();
-    let kernels = kernels();
+    let kernels: Vec<_> = all_kernels().collect();
     let named = kernels.iter().flat_map(|kernel| kernel.files);
     assert_eq!(files, named.map(|name| (*name).to_owned()).collect());
     let names: BTreeSet<&str> = kernels.iter().map(|kernel| kernel.name).collect();
@@ -57,7 +49,7 @@ fn every_shader_file_is_in_the_catalogue() {
 
 #[test]
 fn every_shader_is_valid_and_translates_to_spirv() {
-    for kernel in kernels() {
+    for kernel in all_kernels() {
         let (module, info) = module(kernel);
         let pipeline = naga::back::spv::PipelineOptions {
             shader_stage: ShaderStage::Compute,
@@ -76,7 +68,7 @@ fn every_shader_is_valid_and_translates_to_spirv() {
 
 #[test]
 fn entry_points_and_workgroup_sizes_agree_with_the_catalogue() {
-    for kernel in kernels() {
+    for kernel in all_kernels() {
         let (module, _) = module(kernel);
         let [entry] = &module.entry_points[..] else {
             panic!(
@@ -97,7 +89,7 @@ fn entry_points_and_workgroup_sizes_agree_with_the_catalogue() {
 
 #[test]
 fn bindings_agree_with_the_catalogue() {
-    for kernel in kernels() {
+    for kernel in all_kernels() {
         let (module, _) = module(kernel);
         let mut found: Vec<(u32, Binding)> = vec![];
         for (_, variable) in module.global_variables.iter() {
@@ -129,7 +121,7 @@ fn bindings_agree_with_the_catalogue() {
 
 #[test]
 fn immediates_and_workgroup_memory_agree_with_the_catalogue() {
-    for kernel in kernels() {
+    for kernel in all_kernels() {
         let (module, _) = module(kernel);
         let bytes = |wanted: fn(&AddressSpace) -> bool| -> u32 {
             let variables = module.global_variables.iter().map(|(_, variable)| variable);
@@ -148,7 +140,7 @@ fn immediates_and_workgroup_memory_agree_with_the_catalogue() {
 
 #[test]
 fn constants_agree_with_the_catalogue() {
-    for kernel in kernels() {
+    for kernel in all_kernels() {
         let (module, _) = module(kernel);
         for (name, wanted) in kernel.constants {
             let (_, constant) = module

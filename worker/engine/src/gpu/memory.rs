@@ -13,9 +13,7 @@ pub(crate) fn path(folder: &Path, card: &AdapterInfo, what: &str, ending: &str) 
     let mut all = blake3::Hasher::new();
     all.update(env!("CARGO_PKG_VERSION").as_bytes());
     all.update(format!(" {card:?} {what} ").as_bytes());
-    let cooperative = inferq_shaders::COOPERATIVE.iter();
-    let cooperative = cooperative.map(|cooperative| &cooperative.kernel);
-    for kernel in inferq_shaders::kernels().into_iter().chain(cooperative) {
+    for kernel in inferq_shaders::all_kernels() {
         all.update(kernel.source.as_bytes());
     }
     folder.join(format!("{}.{ending}", all.finalize().to_hex()))
