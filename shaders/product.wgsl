@@ -1,7 +1,8 @@
 // Products of matrices that are both computed, as attention needs them: result = left · right, one for each of
 // outer x inner pairs. Every axis has a stride of its own, so transposed and interleaved matrices need no copy.
 // Dispatch one workgroup per tile of 32 rows x 32 columns and pair: (ceil(n / 32), ceil(m / 32), outer * inner).
-// In:  left, right, f32; element (outer, inner, row, step) of the left one lies at the sum of index x stride.
+// In:  left, right, f32; element (outer, inner, row, step) of the left one lies at its first place + the sum of
+// index x stride: each may be some columns of a wider matrix.
 // Out: result, alike. An element's sum runs over k in order, whatever stands beside it.
 // Within sqrt(k) * 2^-24 * sum|left||right| of the exact sum, plus 1 ulp.
 struct Product {
@@ -21,6 +22,8 @@ struct Product {
     result_inner: u32,
     result_row: u32,
     result_column: u32,
+    left_first: u32, // where the first element lies
+    right_first: u32,
 }
 @group(0) @binding(0) var<storage, read> left: array<f32>;
 @group(0) @binding(1) var<storage, read> right: array<f32>;
@@ -55,8 +58,8 @@ fn product_of_pairs(
 ) {
     let outer = group.z / product.inner;
     let inner = group.z % product.inner;
-    let left_start = outer * product.left_outer + inner * product.left_inner;
-    let right_start = outer * product.right_outer + inner * product.right_inner;
+    let left_start = product.left_first + outer * product.left_outer + inner * product.left_inner;
+    let right_start = product.right_first + outer * product.right_outer + inner * product.right_inner;
     let first_row = group.y * TILE_ROWS;
     let first_column = group.x * TILE_COLUMNS;
     var sums_0 = vec4<f32>();

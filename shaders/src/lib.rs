@@ -346,7 +346,7 @@ pub const PRODUCT: Kernel = Kernel {
     workgroup_size: [8, 8, 1],
     workgroup_bytes: 2 * 64 * 16,
     bindings: &[Read, Read, ReadWrite],
-    immediate_bytes: 64,
+    immediate_bytes: 72,
     constants: &[
         ("TILE_ROWS", product::TILE_ROWS),
         ("TILE_COLUMNS", product::TILE_COLUMNS),

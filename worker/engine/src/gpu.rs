@@ -22,6 +22,8 @@ mod kept;
 mod layout;
 pub(crate) mod memory;
 mod operation;
+mod part;
+mod pass;
 mod pipeline;
 mod program;
 mod slots;
@@ -35,4 +37,5 @@ pub use error::GpuError;
 pub use operation::{
     Activation, Axes, Choice, Combine, Layer, Norm, Operation, Pairs, Tile, Weights,
 };
+pub use part::Part;
 pub use program::{Program, Source, Step};

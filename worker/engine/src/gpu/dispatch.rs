@@ -8,6 +8,7 @@ use super::device::Opened;
 use super::error::GpuError;
 use super::layout::{check_groups, check_size, padded_size};
 use super::operation::{Activation, Axes, Choice, Layer, Norm, Operation, Pairs, Weights, pieces};
+use super::part::Part;
 
 /// One launch.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +36,14 @@ impl Dispatch {
     }
 }
 
+/// A value that a step works on.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) shape: &'a [usize],
+    /// What it is a part of, if it is one.
+    pub(super) part: Option<Part>,
+}
+
 /// How to launch `operation` on values of these shapes; `None` if there is nothing to do. Of a dense layer only
 /// these columns are computed.
 ///
@@ -42,16 +51,20 @@ impl Dispatch {
 pub(super) fn dispatch(
     operation: &Operation,
     columns: &Range<usize>,
-    inputs: &[&[usize]],
+    inputs: &[Given<'_>],
     result: &[usize],
     choice: Choice,
     gpu: &Opened,
 ) -> Result<Option<Dispatch>, GpuError> {
-    let given = |place: usize| inputs.get(place).copied();
+    let given = |place: usize| inputs.get(place).map(|given| given.shape);
     let first = given(0).ok_or(GpuError::Empty("a step"))?;
     let launch = match operation {
         Operation::View => {
             check_size("a view", count(result), count(first))?;
+            return Ok(None);
+        }
+        Operation::Part(part) => {
+            check_size("a part", part.whole(count(result)), count(first))?;
             return Ok(None);
         }
         Operation::Linear(layer) => {
@@ -61,8 +74,10 @@ pub(super) fn dispatch(
             of_linear(layer, columns, [m as u32, parts], choice, gpu)?
         }
         Operation::Product(pairs) => {
-            let right = given(1).ok_or(GpuError::Empty("the right side of a product"))?;
-            of_product(pairs, [first, right, result], gpu)?
+            let [left, right] = inputs else {
+                return Err(GpuError::Empty("a side of a product"));
+            };
+            of_product(pairs, [*left, *right], result, gpu)?
         }
         Operation::Softmax { scale } => of_softmax(*scale, first, given(1), result)?,
         Operation::Norm(norm) => of_norm(norm, first, result)?,
@@ -154,8 +169,13 @@ fn join(m: usize, n: usize, pieces: usize) -> Join {
     }
 }
 
-fn of_product(pairs: &Pairs, shapes: [&[usize]; 3], gpu: &Opened) -> Result<Dispatch, GpuError> {
-    let [left, right, result] = shapes;
+fn of_product(
+    pairs: &Pairs,
+    given: [Given<'_>; 2],
+    result: &[usize],
+    gpu: &Opened,
+) -> Result<Dispatch, GpuError> {
+    let [left, right] = given.map(|given| given.shape);
     let size = |shape: &[usize], axis: Option<usize>| {
         axis.map_or(1, |axis| shape.get(axis).copied().unwrap_or(0))
     };
@@ -201,9 +221,11 @@ fn of_product(pairs: &Pairs, shapes: [&[usize]; 3], gpu: &Opened) -> Result<Disp
     )?;
     check_groups("the number of products", all, all, 1, gpu)?;
     let mut immediates = vec![m as u32, k as u32, n as u32, inner as u32];
-    immediates.extend(strides(left, &pairs.left));
-    immediates.extend(strides(right, &pairs.right));
-    immediates.extend(strides(result, &pairs.result));
+    let parts = given.map(|given| given.part);
+    immediates.extend(strides(left, &pairs.left, parts[0]));
+    immediates.extend(strides(right, &pairs.right, parts[1]));
+    immediates.extend(strides(result, &pairs.result, None));
+    immediates.extend(parts.map(|part| part.map_or(0, |part| part.first as u32)));
     Ok(Dispatch {
         tile: None,
         join: None,
@@ -213,8 +235,12 @@ fn of_product(pairs: &Pairs, shapes: [&[usize]; 3], gpu: &Opened) -> Result<Disp
 }
 
 /// How far apart neighbours along each of the axes lie; 0 along one that is not there.
-fn strides(shape: &[usize], axes: &Axes) -> [u32; 4] {
-    let stride = |axis: Option<usize>| axis.map_or(0, |axis| count(&shape[axis + 1..]) as u32);
+fn strides(shape: &[usize], axes: &Axes, part: Option<Part>) -> [u32; 4] {
+    let apart = |axis: usize| {
+        let own = count(&shape[axis + 1..]);
+        part.map_or(own, |part| part.stride(own)) as u32
+    };
+    let stride = |axis: Option<usize>| axis.map_or(0, apart);
     [
         stride(axes.outer),
         stride(axes.inner),
@@ -392,7 +418,14 @@ mod tests {
             row: Some(1),
             column: Some(3),
         };
-        assert_eq!(strides(&[2, 3, 4, 5], &axes), [60, 5, 20, 1]);
-        assert_eq!(strides(&[2], &Axes::default()), [0; 4]);
+        assert_eq!(strides(&[2, 3, 4, 5], &axes, None), [60, 5, 20, 1]);
+        assert_eq!(strides(&[2], &Axes::default(), None), [0; 4]);
+        // 20 of 50 columns, in two axes.
+        let part = Part {
+            first: 10,
+            columns: 20,
+            of: 50,
+        };
+        assert_eq!(strides(&[2, 3, 4, 5], &axes, Some(part)), [150, 5, 50, 1]);
     }
 }

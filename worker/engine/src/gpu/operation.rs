@@ -4,6 +4,8 @@ use inferq_shaders::{activation, elementwise};
 
 pub use inferq_shaders::{Tile, Weights};
 
+use super::part::Part;
+
 /// What one step makes of the values it is given.
 #[derive(Debug, Clone)]
 pub enum Operation {
@@ -28,8 +30,10 @@ pub enum Operation {
         /// What comes last.
         activation: Option<Activation>,
     },
-    /// The same elements in the same order, under another shape.
+    /// The same elements in the same order, under another shape; of a part, one that keeps its rows apart.
     View,
+    /// Some columns of each row, where they lie. Products alone read them, and views of them.
+    Part(Part),
 }
 
 impl Operation {
@@ -49,7 +53,8 @@ impl Operation {
             Operation::Product(_)
             | Operation::Softmax { .. }
             | Operation::Elementwise { .. }
-            | Operation::View => self.clone(),
+            | Operation::View
+            | Operation::Part(_) => self.clone(),
         }
     }
 }

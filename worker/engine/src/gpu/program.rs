@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use super::card::Gpu;
 use super::device::Opened;
-use super::dispatch::{Dispatch, count};
+use super::dispatch::count;
 use super::error::GpuError;
-use super::layout::{check_size, value_bytes};
+use super::layout::check_size;
 use super::operation::{Choice, Operation};
-use super::pipeline::Pipeline;
+use super::part::Part;
 use super::slots::{Place, Use, assign};
 use super::step::Prepared;
 use super::upload;
-use super::workspace::{Needs, Pool, Workspace};
+use super::workspace::Pool;
 
 /// Longest wait for one batch. A healthy device answers in milliseconds; software adapters compile for up to a
 /// second first. Well below the 60 s that a worker gives a whole run.
@@ -50,13 +50,15 @@ pub struct Step {
 /// Each step is within the bound that its shader states. A row's bits do not depend on the rows
 /// beside it. Numbers below the normal range may be taken as 0.
 pub struct Program {
-    gpu: Arc<Opened>,
+    pub(super) gpu: Arc<Opened>,
     sources: Vec<bool>,
-    steps: Arc<[Prepared]>,
-    outputs: Vec<usize>,
-    places: Vec<Place>,
-    slots: usize,
-    constants: Arc<[Arc<wgpu::Buffer>]>,
+    pub(super) steps: Arc<[Prepared]>,
+    pub(super) outputs: Vec<usize>,
+    /// What each value is a part of.
+    pub(super) parts: Arc<[Option<Part>]>,
+    pub(super) places: Vec<Place>,
+    pub(super) slots: usize,
+    pub(super) constants: Arc<[Arc<wgpu::Buffer>]>,
     pool: Pool,
 }
 
@@ -80,16 +82,16 @@ impl Program {
             }
         }
         let mut prepared = Vec::new();
-        let mut total = sources.len();
+        let mut parts = vec![None; sources.len()];
         for step in steps {
-            let result = total;
-            total += 1;
+            let result = parts.len();
             if step.inputs.is_empty() || step.inputs.iter().any(|input| *input >= result) {
                 return Err(GpuError::Empty("what a step works on"));
             }
-            prepared.extend(Prepared::all(&step, result, &gpu)?);
+            prepared.extend(Prepared::all(&step, result, &parts, &gpu)?);
+            parts.push(Part::made_by(&step, &parts)?);
         }
-        if outputs.is_empty() || outputs.iter().any(|output| *output >= total) {
+        if outputs.is_empty() || outputs.iter().any(|output| *output >= parts.len()) {
             return Err(GpuError::Empty("an output"));
         }
         if let Some(kept) = gpu.kept() {
@@ -101,6 +103,7 @@ impl Program {
             gpu,
             sources,
             prepared.into(),
+            parts.into(),
             constants.into(),
             outputs,
         ))
@@ -110,6 +113,7 @@ impl Program {
         gpu: Arc<Opened>,
         sources: Vec<bool>,
         steps: Arc<[Prepared]>,
+        parts: Arc<[Option<Part>]>,
         constants: Arc<[Arc<wgpu::Buffer>]>,
         outputs: &[usize],
     ) -> Self {
@@ -129,6 +133,7 @@ impl Program {
             sources,
             steps,
             outputs: outputs.to_vec(),
+            parts,
             places,
             slots,
             constants,
@@ -143,12 +148,12 @@ impl Program {
 
     /// The same steps, of which other values come down. What is on the device is shared.
     pub(crate) fn watching(&self, outputs: &[usize]) -> Self {
-        let (steps, constants) = (Arc::clone(&self.steps), Arc::clone(&self.constants));
         Self::placed(
             Arc::clone(&self.gpu),
             self.sources.clone(),
-            steps,
-            constants,
+            Arc::clone(&self.steps),
+            Arc::clone(&self.parts),
+            Arc::clone(&self.constants),
             outputs,
         )
     }
@@ -254,145 +259,6 @@ impl Program {
                 ))
             }
         }
-    }
-
-    /// Puts the given values where the device copies them from.
-    fn write(&self, workspace: &Workspace, inputs: &[&[f32]]) -> Result<(), GpuError> {
-        let bytes = inputs
-            .iter()
-            .map(|input| 4 * input.len() as u64)
-            .sum::<u64>();
-        if bytes > 0 {
-            let mapped = workspace.upload.slice(..bytes).get_mapped_range_mut();
-            let mut mapped = mapped.map_err(|error| GpuError::Fault(error.to_string()))?;
-            let mut start = 0;
-            for input in inputs {
-                let input: &[u8] = bytemuck::cast_slice(input);
-                mapped
-                    .slice(start..start + input.len())
-                    .copy_from_slice(input);
-                start += input.len();
-            }
-        }
-        workspace.upload.unmap();
-        Ok(())
-    }
-
-    fn launches(
-        &self,
-        shapes: &[Vec<usize>],
-        choice: Choice,
-    ) -> Result<Vec<Option<Dispatch>>, GpuError> {
-        let launches = self.steps.iter();
-        let launches = launches.map(|step| step.launch(shapes, choice, &self.gpu));
-        launches.collect()
-    }
-
-    /// What a batch takes beside sums in pieces.
-    fn needs(&self, given: &[usize], shapes: &[Vec<usize>]) -> Result<Needs, GpuError> {
-        let mut slots = vec![4; self.slots];
-        for (place, shape) in self.places.iter().zip(shapes) {
-            if let Place::Slot(slot) = place {
-                let bytes = value_bytes("the batch", count(shape), &self.gpu)?;
-                slots[*slot] = bytes.max(slots[*slot]);
-            }
-        }
-        let sizes = |values: &[usize]| values.iter().map(|value| count(&shapes[*value])).sum();
-        Ok(Needs {
-            slots,
-            sums: 0,
-            upload: value_bytes("the batch", sizes(given), &self.gpu)?,
-            download: value_bytes("the result", sizes(&self.outputs), &self.gpu)?,
-        })
-    }
-
-    /// Bytes of the largest sums that a launch leaves in pieces.
-    fn sums(&self, launches: &[Option<Dispatch>]) -> Result<u64, GpuError> {
-        let joins = launches.iter().flatten();
-        let joins = joins.filter_map(|launch| launch.join.as_ref());
-        match joins.map(|join| join.sums).max() {
-            Some(sums) => value_bytes("the sums of a layer", sums, &self.gpu),
-            None => Ok(0),
-        }
-    }
-
-    /// The copies of what goes up, one pass with a dispatch per step, and the copies of what comes down.
-    fn record(
-        &self,
-        commands: &mut wgpu::CommandEncoder,
-        workspace: &Workspace,
-        given: &[usize],
-        launches: &[Option<Dispatch>],
-        shapes: &[Vec<usize>],
-    ) {
-        let bytes = |value: usize| 4 * count(&shapes[value]) as u64;
-        let mut start = 0;
-        for value in given {
-            if let Place::Slot(slot) = self.places[*value] {
-                let slot = &workspace.slots[slot];
-                let own = Some(bytes(*value));
-                commands.copy_buffer_to_buffer(&workspace.upload, start, slot, 0, own);
-            }
-            start += bytes(*value);
-        }
-        {
-            let mut pass = commands.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for ((step, launch), bound) in self.steps.iter().zip(launches).zip(&workspace.bindings)
-            {
-                let (Some(launch), Some(bound)) = (launch, bound) else {
-                    continue;
-                };
-                let mut dispatch = |pipeline: Option<&Pipeline>, bindings, [x, y, z]: [u32; 3]| {
-                    if let Some(pipeline) = pipeline {
-                        pass.set_pipeline(&pipeline.pipeline);
-                        pass.set_bind_group(0, bindings, &[]);
-                        pass.set_immediates(0, launch.immediates());
-                        pass.dispatch_workgroups(x, y, z);
-                    }
-                };
-                let pipeline = step.pipeline(launch.tile);
-                match &launch.join {
-                    None => dispatch(pipeline, &bound.whole, launch.groups),
-                    Some(join) => {
-                        // There is room for its sums: see `sums`.
-                        if let Some([split, joined]) = &bound.split {
-                            dispatch(pipeline, split, launch.groups);
-                            dispatch(step.joining(), joined, join.groups);
-                        }
-                    }
-                }
-            }
-        }
-        let mut start = 0;
-        for output in &self.outputs {
-            let source = match self.places[*output] {
-                Place::Slot(slot) => &workspace.slots[slot],
-                Place::Constant(number) => &*self.constants[number],
-            };
-            let own = Some(bytes(*output));
-            commands.copy_buffer_to_buffer(source, 0, &workspace.download, start, own);
-            start += bytes(*output);
-        }
-    }
-
-    fn read(
-        &self,
-        workspace: &Workspace,
-        bytes: u64,
-        shapes: &[Vec<usize>],
-    ) -> Result<Vec<Vec<f32>>, GpuError> {
-        let mapped = workspace
-            .download
-            .slice(..bytes)
-            .get_mapped_range()
-            .map_err(|error| GpuError::Fault(error.to_string()))?;
-        let mut rest = &mapped[..];
-        let results = self.outputs.iter().map(|output| {
-            let (own, after) = rest.split_at(4 * count(&shapes[*output]));
-            rest = after;
-            bytemuck::pod_collect_to_vec(own)
-        });
-        Ok(results.collect())
     }
 }
 

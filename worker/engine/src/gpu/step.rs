@@ -6,9 +6,10 @@ use std::sync::Arc;
 use inferq_shaders::{ELEMENTWISE, Kernel, NORM, PRODUCT, SOFTMAX, Tile, Weights, joined, linear};
 
 use super::device::Opened;
-use super::dispatch::{Dispatch, dispatch};
+use super::dispatch::{Dispatch, Given, dispatch};
 use super::error::GpuError;
 use super::operation::{Choice, Operation};
+use super::part::Part;
 use super::pipeline::{Pipeline, pipeline};
 use super::program::Step;
 use super::upload;
@@ -18,9 +19,11 @@ pub(super) struct Prepared {
     pub(super) operation: Operation,
     pub(super) inputs: Vec<usize>,
     pub(super) result: usize,
+    /// What each of its inputs is a part of.
+    parts: Vec<Option<Part>>,
     /// Those of the result that a dense layer computes here; its weights may come in panels.
     columns: Range<usize>,
-    /// Nothing for a view; for a dense layer one for each tile, in their order, then what joins the pieces and, where
+    /// Nothing for a view or a part; for a dense layer one for each tile, in their order, then what joins the pieces and, where
     /// it may be used, the card's own product of matrices.
     pipelines: Vec<Arc<Pipeline>>,
     constants: Vec<Arc<wgpu::Buffer>>,
@@ -28,20 +31,28 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// The step as it is, or, if the weights of a dense layer cannot be bound at once, one for each panel of them.
-    pub(super) fn all(step: &Step, result: usize, gpu: &Opened) -> Result<Vec<Self>, GpuError> {
+    ///
+    /// `parts` says of each value before what it is a part of.
+    pub(super) fn all(
+        step: &Step,
+        result: usize,
+        parts: &[Option<Part>],
+        gpu: &Opened,
+    ) -> Result<Vec<Self>, GpuError> {
         let panels = match &step.operation {
             Operation::Linear(layer) => upload::panels(layer, gpu),
             _ => std::iter::once(0..0).collect(),
         };
         let prepared = panels
             .into_iter()
-            .map(|columns| Self::new(step, result, columns, gpu));
+            .map(|columns| Self::new(step, result, parts, columns, gpu));
         prepared.collect()
     }
 
     fn new(
         step: &Step,
         result: usize,
+        parts: &[Option<Part>],
         columns: Range<usize>,
         gpu: &Opened,
     ) -> Result<Self, GpuError> {
@@ -57,7 +68,7 @@ impl Prepared {
             Operation::Softmax { .. } => vec![&SOFTMAX],
             Operation::Norm(_) => vec![&NORM],
             Operation::Elementwise { .. } => vec![&ELEMENTWISE],
-            Operation::View => vec![],
+            Operation::View | Operation::Part(_) => vec![],
         };
         let constants = upload::constants(&step.operation, &columns, gpu)?;
         Ok(Prepared {
@@ -67,6 +78,7 @@ impl Prepared {
                 .collect::<Result<_, _>>()?,
             constants,
             operation: step.operation.without_numbers(),
+            parts: step.inputs.iter().map(|input| parts[*input]).collect(),
             inputs: step.inputs.clone(),
             result,
             columns,
@@ -80,12 +92,17 @@ impl Prepared {
         choice: Choice,
         gpu: &Opened,
     ) -> Result<Option<Dispatch>, GpuError> {
-        let inputs = self.inputs.iter().map(|input| &shapes[*input][..]);
-        let inputs: Vec<&[usize]> = inputs.collect();
+        let inputs = self.inputs.iter().zip(&self.parts);
+        let inputs = inputs.map(|(input, part)| Given {
+            shape: &shapes[*input],
+            part: *part,
+        });
+        let inputs: Vec<Given<'_>> = inputs.collect();
         let result = &shapes[self.result];
         dispatch(&self.operation, &self.columns, &inputs, result, choice, gpu)
     }
 
+    /// Whether its result lies where its first input does.
     pub(super) fn is_view(&self) -> bool {
         self.pipelines.is_empty()
     }
@@ -106,7 +123,7 @@ impl Prepared {
         pipeline.map(|pipeline| &**pipeline)
     }
 
-    /// How buffers are bound; nothing for a view. Kernels of one operation bind alike.
+    /// How buffers are bound; nothing for a view or a part. Kernels of one operation bind alike.
     pub(super) fn layout(&self) -> Option<&wgpu::BindGroupLayout> {
         self.pipelines.first().map(|pipeline| &pipeline.layout)
     }
@@ -129,7 +146,8 @@ impl Prepared {
             Operation::Product(_)
             | Operation::Softmax { .. }
             | Operation::Elementwise { .. }
-            | Operation::View => buffers.push(second.unwrap_or(first)),
+            | Operation::View
+            | Operation::Part(_) => buffers.push(second.unwrap_or(first)),
         }
         buffers.push(result);
         buffers

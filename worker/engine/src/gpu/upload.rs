@@ -26,7 +26,8 @@ pub(super) fn constants(
         Operation::Product(_)
         | Operation::Softmax { .. }
         | Operation::Elementwise { .. }
-        | Operation::View => Ok(vec![]),
+        | Operation::View
+        | Operation::Part(_) => Ok(vec![]),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Every kernel but the dense layer on whatever adapter there is, with odd sizes, against `f64`.
 
 use inferq_engine::gpu::{
-    Activation, Axes, Choice, Combine, GpuError, Layer, Norm, Operation, Pairs, Program, Source,
-    Step,
+    Activation, Axes, Choice, Combine, GpuError, Layer, Norm, Operation, Pairs, Part, Program,
+    Source, Step,
 };
 
 use crate::gpu::{gpu, numbers};
@@ -45,12 +45,6 @@ const UNIT: f64 = 1.0 / (1 << 24) as f64;
 
 #[test]
 fn products_of_interleaved_heads_are_within_the_stated_bound() {
-    let axes = |outer, inner, row, column| Axes {
-        outer: Some(outer),
-        inner: Some(inner),
-        row: Some(row),
-        column: Some(column),
-    };
     for (a, b, m, k, n) in [
         (1, 1, 1, 1, 1),
         (2, 3, 5, 7, 4),
@@ -60,9 +54,9 @@ fn products_of_interleaved_heads_are_within_the_stated_bound() {
         let (left, right) = (numbers(a * m * b * k, 31), numbers(a * n * b * k, 37));
         // Heads lie within a row on both sides, and outside of the rows in the result: ambk, anbk, abmn.
         let pairs = Pairs {
-            left: axes(0, 2, 1, 3),
-            right: axes(0, 2, 3, 1),
-            result: axes(0, 1, 2, 3),
+            left: axes_of([0, 2, 1, 3]),
+            right: axes_of([0, 2, 3, 1]),
+            result: axes_of([0, 1, 2, 3]),
         };
         let given: [(&[f32], &[usize]); 2] = [(&left, &[a, m, b, k]), (&right, &[a, n, b, k])];
         let found = run(Operation::Product(pairs), &given, &[a, b, m, n]);
@@ -122,6 +116,61 @@ fn a_side_without_a_pair_axis_stands_still() {
         told,
         "the pairs of a product has 2 values, its shape takes 1"
     );
+}
+
+#[test]
+fn parts_of_wider_rows_are_multiplied_where_they_lie() {
+    let (batch, tokens, heads, width) = (2, 5, 3, 4);
+    // Queries with three heads, one number that is nobody's, keys with one head.
+    let (queries, keys) = (heads * width, width);
+    let of = queries + 1 + keys;
+    let part = |first, columns| Operation::Part(Part { first, columns, of });
+    let pairs = Pairs {
+        left: axes_of([0, 2, 1, 3]),
+        right: Axes {
+            inner: None,
+            ..axes_of([0, 0, 2, 1])
+        },
+        result: axes_of([0, 1, 2, 3]),
+    };
+    let all = numbers(batch * tokens * of, 59);
+    let operations = [
+        (part(0, queries), vec![0]),
+        (part(queries + 1, keys), vec![0]),
+        (Operation::View, vec![1]),
+        (Operation::Product(pairs), vec![3, 2]),
+    ];
+    let steps = operations.map(|(operation, inputs)| Step { operation, inputs });
+    let program = Program::new(gpu(), &[Source::Given], steps, &[1, 2, 4]);
+    let shapes = [
+        vec![batch, tokens, of],
+        vec![batch, tokens, queries],
+        vec![batch, tokens, keys],
+        vec![batch, tokens, heads, width],
+        vec![batch, heads, tokens, tokens],
+    ];
+    let found = program
+        .and_then(|program| program.run(&[&all], &shapes, Choice::Likely))
+        .expect("it runs");
+    let alone = |first: usize, columns: usize| -> Vec<f32> {
+        let rows = all.chunks_exact(of);
+        rows.flat_map(|row| &row[first..][..columns])
+            .copied()
+            .collect()
+    };
+    let (left, right) = (alone(0, queries), alone(queries + 1, keys));
+    let given: [(&[f32], &[usize]); 2] = [(&left, &shapes[3]), (&right, &shapes[2])];
+    let product = run(Operation::Product(pairs), &given, &shapes[4]);
+    assert_eq!(found, [left, right, product]);
+}
+
+fn axes_of([outer, inner, row, column]: [usize; 4]) -> Axes {
+    Axes {
+        outer: Some(outer),
+        inner: Some(inner),
+        row: Some(row),
+        column: Some(column),
+    }
 }
 
 #[test]
