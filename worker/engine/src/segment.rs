@@ -3,6 +3,7 @@
 //! ```text
 //! lower       what an operator of the graph is in the words of the card
 //! partition   which operators belong together: connected, and convex
+//! beside      layers of the same rows as one
 //! build       a segment made of them, in the place of them
 //! op          the operator: values go up, all steps run, results come down; or the same on the CPU
 //! on_card     the steps on the card, uploaded again when its device was lost
@@ -19,6 +20,7 @@
 //!   only where it was forced.
 //! - Segments are cut out only where there is a card, so that the CPU path loses nothing without one.
 
+mod beside;
 mod bounds;
 mod build;
 mod check;

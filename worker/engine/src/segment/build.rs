@@ -7,12 +7,13 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 
 use super::CardSettings;
+use super::beside;
 use super::lower::{self, Lowered};
 use super::on_card::OnCard;
-use super::on_cpu::{Chain, CpuPlan};
+use super::on_cpu::{Chain, CpuPlan, Meaning};
 use super::op::{DenseSegment, Segment};
 use crate::cpu::dense::Dense;
-use crate::gpu::{Gpu, Operation, Step};
+use crate::gpu::{Gpu, Layer, Operation, Part, Step};
 
 /// Puts one operator in the place of `nodes`, which are in the order of evaluation.
 ///
@@ -49,12 +50,18 @@ struct Parts<'a> {
     settings: CardSettings,
     /// What comes from outside, and is no constant.
     given: Vec<OutletId>,
-    /// Where each value comes from in the graph: sources first, then what the steps make.
-    values: Vec<OutletId>,
+    /// Sources first, then what the steps make.
+    values: Vec<Value>,
     number: HashMap<OutletId, usize>,
     constants: Vec<Option<Arc<Tensor>>>,
     steps: Vec<Step>,
-    chains: Vec<Chain>,
+    meanings: Vec<Meaning>,
+}
+
+struct Value {
+    /// Where it is in the graph. Layers that became one have a result that is nowhere.
+    outlet: Option<OutletId>,
+    shape: TVec<TDim>,
 }
 
 impl<'a> Parts<'a> {
@@ -68,7 +75,7 @@ impl<'a> Parts<'a> {
             number: HashMap::new(),
             constants: vec![],
             steps: vec![],
-            chains: vec![],
+            meanings: vec![],
         };
         let inputs = nodes.iter().flat_map(|id| &model.node(*id).inputs);
         for input in inputs {
@@ -76,12 +83,19 @@ impl<'a> Parts<'a> {
                 parts.add_source(model, *input)?;
             }
         }
+        let groups = beside::groups(model, nodes, &parts.inside)?;
         for id in nodes {
             let node = model.node(*id);
+            if let Some(group) = groups.iter().find(|group| group.contains(id)) {
+                if group.first() == Some(id) {
+                    parts.add_beside(model, group)?;
+                }
+                continue;
+            }
             let lowered = lower::lower(model, node)?;
             let lowered = lowered.with_context(|| format!("{node} is nothing for the card"))?;
             if !parts.grow(model, node)? {
-                parts.add_step(node, lowered);
+                parts.add_step(model, node, lowered)?;
             }
         }
         Ok(parts)
@@ -93,26 +107,83 @@ impl<'a> Parts<'a> {
             self.given.push(outlet);
         }
         self.constants.push(constant);
-        self.add_value(outlet);
+        self.add_value(model, outlet)
+    }
+
+    fn add_value(&mut self, model: &TypedModel, outlet: OutletId) -> TractResult<()> {
+        self.number.insert(outlet, self.values.len());
+        self.values.push(Value {
+            outlet: Some(outlet),
+            shape: model.outlet_fact(outlet)?.shape.to_tvec(),
+        });
         Ok(())
     }
 
-    fn add_value(&mut self, outlet: OutletId) {
-        self.number.insert(outlet, self.values.len());
-        self.values.push(outlet);
+    fn numbers(&self, outlets: &[OutletId]) -> Vec<usize> {
+        outlets.iter().map(|outlet| self.number[outlet]).collect()
     }
 
-    fn add_step(&mut self, node: &TypedNode, lowered: Lowered) {
-        let numbers = |inputs: &[OutletId]| inputs.iter().map(|input| self.number[input]).collect();
+    fn add_step(
+        &mut self,
+        model: &TypedModel,
+        node: &TypedNode,
+        lowered: Lowered,
+    ) -> TractResult<()> {
         self.steps.push(Step {
             operation: lowered.operation,
-            inputs: numbers(&lowered.inputs),
+            inputs: self.numbers(&lowered.inputs),
         });
-        self.chains.push(Chain {
+        self.meanings.push(Meaning::Chain(Chain {
             operators: vec![node.op.clone()],
-            inputs: numbers(&node.inputs),
+            inputs: self.numbers(&node.inputs),
+        }));
+        self.add_value(model, node.id.into())
+    }
+
+    /// One step for the layers of `group`, and one for what each of them gives.
+    fn add_beside(&mut self, model: &TypedModel, group: &[usize]) -> TractResult<()> {
+        let nodes = group.iter().map(|id| model.node(*id));
+        let layers = nodes.clone().filter_map(|node| node.op_as::<Dense>());
+        let columns: Vec<usize> = layers.clone().map(|layer| layer.weights().n()).collect();
+        let all: usize = columns.iter().sum();
+        let first = model.node(group[0]);
+        let layer = first.op_as::<Dense>().context("a dense layer")?;
+        let rows = self.numbers(&first.inputs);
+        self.steps.push(Step {
+            operation: Operation::Linear(Layer {
+                inputs: layer.weights().k(),
+                outputs: all,
+                ..Layer::default()
+            }),
+            inputs: rows.clone(),
         });
-        self.add_value(node.id.into());
+        let operators = nodes.clone().map(|node| node.op.clone());
+        self.meanings.push(Meaning::Beside(operators.collect()));
+        let leading = first.outputs[0].fact.rank() - layer.columns().len();
+        let shape = first.outputs[0].fact.shape.iter().take(leading).cloned();
+        let together = self.values.len();
+        self.values.push(Value {
+            outlet: None,
+            shape: shape.chain([all.to_dim()]).collect(),
+        });
+        let mut start = 0;
+        for (node, columns) in nodes.zip(columns) {
+            self.steps.push(Step {
+                operation: Operation::Part(Part {
+                    first: start,
+                    columns,
+                    of: all,
+                }),
+                inputs: vec![together],
+            });
+            self.meanings.push(Meaning::Chain(Chain {
+                operators: vec![node.op.clone()],
+                inputs: rows.clone(),
+            }));
+            self.add_value(model, node.id.into())?;
+            start += columns;
+        }
+        Ok(())
     }
 
     /// Lets the dense layer before an activation do that as well, if nobody needs what is in between.
@@ -131,10 +202,13 @@ impl<'a> Parts<'a> {
         if layer.activation.is_some() {
             return Ok(false);
         }
+        let Meaning::Chain(chain) = &mut self.meanings[step] else {
+            return Ok(false);
+        };
         layer.activation = Some(activation);
-        self.chains[step].operators.push(node.op.clone());
+        chain.operators.push(node.op.clone());
         let value = self.constants.len() + step;
-        self.values[value] = node.id.into();
+        self.values[value].outlet = Some(node.id.into());
         self.number.insert(node.id.into(), value);
         Ok(true)
     }
@@ -149,8 +223,8 @@ impl<'a> Parts<'a> {
                 }
             }
         }
-        for outlet in &self.values {
-            for size in model.outlet_fact(*outlet)?.shape.iter() {
+        for value in &self.values {
+            for size in &value.shape {
                 if !size
                     .symbols()
                     .iter()
@@ -165,7 +239,8 @@ impl<'a> Parts<'a> {
 
     /// Values that are needed outside.
     fn outputs(&self, model: &TypedModel) -> Vec<OutletId> {
-        let made = self.values[self.constants.len()..].iter().copied();
+        let made = self.values[self.constants.len()..].iter();
+        let made = made.filter_map(|value| value.outlet);
         made.filter(|value| {
             let successors = &model.node(value.node).outputs[value.slot].successors;
             let outside = |inlet: &InletId| !self.inside.contains(&inlet.node);
@@ -177,17 +252,19 @@ impl<'a> Parts<'a> {
     fn segment(self, model: &TypedModel, gpu: &Gpu) -> TractResult<Segment> {
         let outlets = self.outputs(model);
         let outputs: Vec<usize> = outlets.iter().map(|outlet| self.number[outlet]).collect();
-        let shapes = self
-            .values
-            .iter()
-            .map(|value| Ok(model.outlet_fact(*value)?.shape.to_tvec()))
-            .collect::<TractResult<Vec<_>>>()?;
+        let shapes: Vec<_> = self.values.into_iter().map(|value| value.shape).collect();
+        let layers = self.steps.iter().filter_map(|step| match &step.operation {
+            Operation::Linear(layer) => Some([layer.inputs, layer.outputs]),
+            _ => None,
+        });
+        let layers = layers.collect();
         let mut rows = None;
-        let mut layers = vec![];
         let mut decided = SymbolValues::default();
-        for (step, chain) in self.chains.iter().enumerate() {
+        for (step, meaning) in self.meanings.iter().enumerate() {
+            let Meaning::Chain(chain) = meaning else {
+                continue;
+            };
             if let Some(dense) = chain.operators[0].downcast_ref::<Dense>() {
-                layers.push([dense.weights().k(), dense.weights().n()]);
                 let shape = &shapes[self.constants.len() + step];
                 let leading = shape.len() - dense.columns().len();
                 let given = &shapes[chain.inputs[0]];
@@ -207,7 +284,7 @@ impl<'a> Parts<'a> {
             cpu: CpuPlan::new(model, self.nodes, &self.given, &outlets)?,
             card: OnCard::new(gpu.clone()),
             steps: self.steps,
-            chains: self.chains,
+            meanings: self.meanings,
             layers,
             decided,
             rows: rows.context("a segment has a dense layer")?,

@@ -11,7 +11,7 @@
 
 use tract_onnx::tract_core::internal::*;
 
-use super::on_cpu::Chain;
+use super::on_cpu::{Chain, Meaning};
 use super::op::Segment;
 use super::{bounds, trial};
 use crate::gpu::{Choice, GpuError, Program, Tile, Weights};
@@ -176,8 +176,14 @@ impl<'a> Trial<'a> {
         made: &[usize],
         kept_as: Weights,
     ) -> Result<(), Disagreement> {
-        for (chain, value) in self.segment.chains.iter().zip(made) {
-            step_agrees(chain, values, *value, &self.symbols, kept_as)?.map_err(wrong)?;
+        for (meaning, value) in self.segment.meanings.iter().zip(made) {
+            match meaning {
+                Meaning::Chain(chain) => {
+                    step_agrees(chain, values, *value, &self.symbols, kept_as)?.map_err(wrong)?;
+                }
+                // The steps that take the columns of each layer are held against it.
+                Meaning::Beside(_) => {}
+            }
         }
         Ok(())
     }

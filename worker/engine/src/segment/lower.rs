@@ -115,24 +115,25 @@ pub(super) fn lower(model: &TypedModel, node: &TypedNode) -> TractResult<Option<
     Ok(None)
 }
 
-/// `operation` with the numbers that `operator`, of which it was made, brings with it.
+/// `operation` with the numbers that the operators of which it was made bring with them.
 pub(super) fn with_numbers(
     operation: &Operation,
-    operator: &dyn TypedOp,
+    operators: &[Box<dyn TypedOp>],
     kept_as: Weights,
 ) -> Operation {
-    match (operation, operator.downcast_ref(), operator.downcast_ref()) {
-        (Operation::Linear(layer), Some(dense), _) => {
-            let dense: &Dense = dense;
+    match (operation, operators[0].downcast_ref::<Norm>()) {
+        (Operation::Linear(layer), _) => {
+            let layers = operators.iter();
+            let layers = layers.filter_map(|operator| operator.downcast_ref::<Dense>());
+            let layers: Vec<&Dense> = layers.collect();
             Operation::Linear(Layer {
-                weights: dense.weights().unpacked(),
-                bias: dense.bias(),
+                weights: side_by_side(&layers),
+                bias: layers.iter().flat_map(|layer| layer.bias()).collect(),
                 kept_as,
                 ..layer.clone()
             })
         }
-        (Operation::Norm(norm), _, Some(own)) => {
-            let own: &Norm = own;
+        (Operation::Norm(norm), Some(own)) => {
             let numbers =
                 |values: &Option<Arc<[f32]>>| values.as_ref().map(|values| values.to_vec());
             Operation::Norm(gpu::Norm {
@@ -141,8 +142,23 @@ pub(super) fn with_numbers(
                 ..norm.clone()
             })
         }
-        (other, _, _) => other.clone(),
+        (other, _) => other.clone(),
     }
+}
+
+/// Weights of layers that read the same rows, `[inputs, columns of all]`.
+fn side_by_side(layers: &[&Dense]) -> Vec<f32> {
+    let unpacked = layers.iter().map(|layer| layer.weights());
+    let unpacked: Vec<_> = unpacked.map(|own| (own.unpacked(), own.n())).collect();
+    if let [(only, _)] = &unpacked[..] {
+        return only.clone();
+    }
+    let inputs = layers.first().map_or(0, |layer| layer.weights().k());
+    let rows = (0..inputs).flat_map(|row| {
+        let own = unpacked.iter();
+        own.flat_map(move |(weights, columns)| &weights[row * columns..][..*columns])
+    });
+    rows.copied().collect()
 }
 
 /// The function of each element, if the card has it.

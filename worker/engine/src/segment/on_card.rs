@@ -83,9 +83,9 @@ impl Segment {
         let steps = self
             .steps
             .iter()
-            .zip(&self.chains)
-            .map(|(step, chain)| Step {
-                operation: with_numbers(&step.operation, &*chain.operators[0], self.kept_as()),
+            .zip(&self.meanings)
+            .map(|(step, meaning)| Step {
+                operation: with_numbers(&step.operation, meaning.operators(), self.kept_as()),
                 inputs: step.inputs.clone(),
             });
         let program = Program::new(&self.card.gpu, &sources, steps, &self.outputs);

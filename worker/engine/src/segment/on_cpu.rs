@@ -88,7 +88,25 @@ impl fmt::Debug for CpuPlan {
     }
 }
 
-/// The operators of one step, as the graph has them: what the first makes, the next ones change.
+/// What a step does, in the operators of the graph.
+#[derive(Debug, Clone)]
+pub(super) enum Meaning {
+    /// One after the other.
+    Chain(Chain),
+    /// Dense layers beside each other. Steps of their own say what each of them gives.
+    Beside(Vec<Box<dyn TypedOp>>),
+}
+
+impl Meaning {
+    pub(super) fn operators(&self) -> &[Box<dyn TypedOp>] {
+        match self {
+            Meaning::Chain(chain) => &chain.operators,
+            Meaning::Beside(layers) => layers,
+        }
+    }
+}
+
+/// The operators of one step: what the first makes, the next ones change.
 #[derive(Debug, Clone)]
 pub(super) struct Chain {
     pub(super) operators: Vec<Box<dyn TypedOp>>,

@@ -8,7 +8,7 @@ use tract_onnx::tract_core::internal::*;
 
 use super::CardSettings;
 use super::on_card::OnCard;
-use super::on_cpu::{Chain, CpuPlan};
+use super::on_cpu::{CpuPlan, Meaning};
 use super::used::note;
 use super::{check, tune};
 use crate::cpu::elements;
@@ -31,7 +31,7 @@ pub(super) struct Segment {
     /// What each step does, in the words of the card, without the numbers it brings with it.
     pub(super) steps: Vec<Step>,
     /// What each step does, in the operators of the graph.
-    pub(super) chains: Vec<Chain>,
+    pub(super) meanings: Vec<Meaning>,
     /// Values that are needed outside.
     pub(super) outputs: Vec<usize>,
     /// Columns in and out of each dense layer.
@@ -209,7 +209,7 @@ impl DenseSegment {
         SegmentReport {
             name: segment.name.clone(),
             layers: segment.layers.clone(),
-            steps: segment.chains.len(),
+            steps: segment.steps.len(),
             decision: match segment.routes.get() {
                 Some(Ok(routes)) => routes.to_string(),
                 Some(Err(reason)) => format!("on the CPU: {reason}"),

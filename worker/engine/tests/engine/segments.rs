@@ -73,7 +73,10 @@ fn an_encoder_is_one_segment() {
         let [segment] = &segments[..] else {
             panic!("{name}: {segments:#?}");
         };
-        assert_eq!(segment.layers.len(), 6, "{name}: {segment:?}");
+        // Queries, keys and values are one.
+        assert_eq!(segment.layers.len(), 4, "{name}: {segment:?}");
+        let [inner, outer] = segment.layers[0];
+        assert_eq!(outer, 3 * inner, "{name}: {segment:?}");
         assert_eq!(segment.decision, "on the card, as it is forced", "{name}");
     }
 }
