@@ -4,6 +4,7 @@
 //! changes what is computed beyond the last bits.
 
 mod row_sum;
+mod score_scale;
 
 use tract_onnx::prelude::{Datum, DatumType, Tensor, TractResult, TypedModel};
 use tract_onnx::tract_core::internal::TDim;
@@ -17,6 +18,7 @@ pub(crate) fn apply(model: &mut TypedModel) -> TractResult<()> {
     norm::apply(model)?;
     Rewriter::<()>::default()
         .with_rule_for("row-sum", row_sum::rule)
+        .with_rule_for("score-scale", score_scale::rule)
         .rewrite(&(), model)?;
     softmax::apply(model)?;
     dense::apply(model)?;

@@ -6,7 +6,7 @@ use inferq_engine::{Element, LoadLimits, Model, Tensor, TensorSpec, load_bytes, 
 
 use crate::cases::{floats, model, path, run_by_onnx_runtime};
 
-pub(crate) const WITH_ANSWERS: [&str; 35] = [
+pub(crate) const WITH_ANSWERS: [&str; 36] = [
     "double",
     "dropout",
     "encoder",
@@ -25,6 +25,7 @@ pub(crate) const WITH_ANSWERS: [&str; 35] = [
     "old_encoder",
     "open_width",
     "residual_block",
+    "scaled_heads",
     "shared_head",
     "softmax_axis0",
     "softmax_channels",

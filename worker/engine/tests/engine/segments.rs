@@ -82,6 +82,19 @@ fn an_encoder_is_one_segment() {
 }
 
 #[test]
+fn layers_of_unlike_widths_are_one_and_the_scale_of_each_is_that_of_the_scores() {
+    let segments = on_card("scaled_heads", gpu()).segments();
+    let [segment] = &segments[..] else {
+        panic!("{segments:#?}");
+    };
+    // Three heads of queries, one of keys and one of values.
+    assert_eq!(segment.layers, [[12, 20], [12, 12]]);
+    // The layers as one and what each gives, heads of the queries, scores, softmax, what it makes of the values, the
+    // last layer: no scale.
+    assert_eq!(segment.steps, 9, "{segment:?}");
+}
+
+#[test]
 fn smaller_weights_on_the_card_stay_close_and_say_so_in_nothing_else() {
     let exact = model("mlp")
         .session()

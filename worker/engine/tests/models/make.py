@@ -206,6 +206,36 @@ def old_encoder():
     )
 
 
+def scaled_heads():
+    """Attention as torch writes it today: queries and keys are scaled by half of the scale each; 3 heads share keys."""
+    f32 = TensorProto.FLOAT
+    weights, nodes = {}, []
+    add, weight = partial(add_node, nodes), partial(add_weight, weights)
+
+    def linear(rows, columns):
+        product = add("MatMul", rows, weight(floats(12, columns) / np.float32(3)))
+        return add("Add", weight(floats(columns)), product)
+
+    joined = weight(np.array([0, 0, 12]))
+    heads = [add("Reshape", linear("x", 4 * count), weight(np.array([0, 0, count, 4]))) for count in (3, 1, 1)]
+    query, key, content = (add("Transpose", head, perm=[0, 2, 1, 3]) for head in heads)
+    root = weight(np.float32(np.sqrt(0.5)))
+    key = add("Mul", add("Transpose", key, perm=[0, 1, 3, 2]), root)
+    scores = add("Add", add("MatMul", add("Mul", query, root), key), "mask")
+    mixed = add("MatMul", add("Softmax", scores, axis=-1), content)
+    mixed = linear(add("Reshape", add("Transpose", mixed, perm=[0, 2, 1, 3]), joined), 12)
+    nodes.append(helper.make_node("Identity", [mixed], ["y"], name="y"))
+    mask = np.where(np.arange(6) < np.array([6, 4, 1])[:, None], 0, -1e4)[:, None, None, :]
+    save(
+        "scaled_heads",
+        nodes,
+        [value("x", f32, ["batch", "sequence", 12]), value("mask", f32, ["batch", 1, 1, "sequence"])],
+        [value("y", f32, ["batch", "sequence", 12])],
+        weights,
+        {"x": floats(3, 6, 12), "mask": mask.astype(np.float32)},
+    )
+
+
 def gates():
     """Dense layers, each through another function, and what they give multiplied, subtracted and added."""
     f32 = TensorProto.FLOAT
@@ -518,6 +548,7 @@ def main():
         {"w": floats(5, 5)},
         {"x": floats(2, 3, 4, 5), "keys": floats(2, 1, 5, 6)},
     )
+    scaled_heads()
 
 
 if __name__ == "__main__":
