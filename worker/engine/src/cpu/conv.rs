@@ -58,8 +58,11 @@ impl HasTail for ImageConv {
         &mut self.tail
     }
 
-    /// Only a convolution whose own bias is nothing asks for another.
-    fn as_bias(&self, constant: &Tensor, rank: usize) -> TractResult<Option<Arc<[f32]>>> {
+    fn weights(&mut self) -> &mut Arc<PackedWeights> {
+        &mut self.kernel
+    }
+
+    fn per_column(&self, constant: &Tensor, rank: usize) -> TractResult<Option<Arc<[f32]>>> {
         let channels = self.pool.output_channels;
         let per_channel = rank == 4 && *constant.shape() == [1, channels, 1, 1];
         if !per_channel {

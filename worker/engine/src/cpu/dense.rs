@@ -258,7 +258,11 @@ impl HasTail for Dense {
         &mut self.tail
     }
 
-    fn as_bias(&self, constant: &Tensor, _rank: usize) -> TractResult<Option<Arc<[f32]>>> {
+    fn weights(&mut self) -> &mut Arc<PackedWeights> {
+        &mut self.weights
+    }
+
+    fn per_column(&self, constant: &Tensor, _rank: usize) -> TractResult<Option<Arc<[f32]>>> {
         let n = self.weights.n();
         let values = constant.try_as_plain_ram()?;
         let values = values.as_slice::<f32>()?;

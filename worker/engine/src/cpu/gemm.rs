@@ -79,7 +79,6 @@ impl PackedWeights {
     }
 
     /// The matrix `[k, n]`, row-major, as it was before it was packed.
-    #[cfg(any(feature = "gpu", test))]
     pub(crate) fn unpacked(&self) -> Vec<f32> {
         let width = 2 * self.isa.lanes();
         let mut weights = Vec::with_capacity(self.k * self.n);
@@ -90,6 +89,17 @@ impl PackedWeights {
             }
         }
         weights
+    }
+
+    /// The same with each column multiplied by its factor.
+    pub(super) fn scaled(&self, factors: &[f32]) -> Arc<Self> {
+        let mut weights = self.unpacked();
+        for row in weights.chunks_exact_mut(self.n.max(1)) {
+            for (weight, factor) in row.iter_mut().zip(factors) {
+                *weight *= factor;
+            }
+        }
+        Self::shared(&weights, self.k, self.n)
     }
 
     pub(super) fn isa(&self) -> Isa {

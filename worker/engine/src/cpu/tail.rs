@@ -1,15 +1,21 @@
 //! What an operator of ours does with its sums before it stores them: bias, residual, bounds.
 //!
-//! Each comes from an operator that follows in the graph; [`absorb`] takes them in one by one.
+//! Each comes from an operator that follows in the graph; [`absorb`] takes them in one by one. A scale goes into the
+//! weights.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
-use tract_onnx::tract_core::ops::math::{Add, Max, Min};
+use tract_onnx::tract_core::ops::math::{Add, Max, Min, Mul};
 
+use super::gemm::PackedWeights;
 use super::{bits, elements};
+
+/// Factors between this and one over this go into weights. Beyond, they might leave the normal range of `f32` where
+/// the sums of them would not.
+const MOST_FACTOR: f32 = 1e6;
 
 /// Done in this order.
 #[derive(Debug, Clone, Default)]
@@ -41,8 +47,12 @@ impl Eq for Tail {}
 pub(crate) trait HasTail: TypedOp + Clone {
     fn tail(&mut self) -> &mut Tail;
 
-    /// `constant`, which is added to the output of `rank` axes, as the bias of this operator, if it is one.
-    fn as_bias(&self, constant: &Tensor, rank: usize) -> TractResult<Option<Arc<[f32]>>>;
+    /// `[k, n]`, one column for each value of a bias.
+    fn weights(&mut self) -> &mut Arc<PackedWeights>;
+
+    /// `constant`, which is spread over the output of `rank` axes, as one value for each column of the weights, if it
+    /// is that.
+    fn per_column(&self, constant: &Tensor, rank: usize) -> TractResult<Option<Arc<[f32]>>>;
 }
 
 impl Tail {
@@ -125,11 +135,20 @@ fn grow<O: HasTail>(
             return Ok(None);
         }
         return match constant {
-            Some(constant) if tail.bias.is_none() => {
-                let bias = grown.as_bias(&constant, output.rank())?;
-                let found = bias.is_some();
-                grown.tail().bias = bias;
-                Ok(found.then_some(None))
+            Some(constant) => {
+                let Some(more) = grown.per_column(&constant, output.rank())? else {
+                    return Ok(None);
+                };
+                let tail = grown.tail();
+                tail.bias = Some(match tail.bias.take() {
+                    Some(bias) => bias
+                        .iter()
+                        .zip(&*more)
+                        .map(|(one, other)| one + other)
+                        .collect(),
+                    None => more,
+                });
+                Ok(Some(None))
             }
             None if fact.shape == output.shape && fact.datum_type == output.datum_type => {
                 tail.residual = true;
@@ -137,6 +156,18 @@ fn grow<O: HasTail>(
             }
             _ => Ok(None),
         };
+    }
+    if op.0.is::<Mul>() {
+        let tail = grown.tail();
+        let Some(constant) = constant.filter(|_| tail.clamp.is_none() && !tail.residual) else {
+            return Ok(None);
+        };
+        let factors = grown.per_column(&constant, output.rank())?;
+        let factors = factors.filter(|factors| factors.iter().all(goes_into_weights));
+        return Ok(factors.map(|factors| {
+            scale(grown, &factors);
+            None
+        }));
     }
     let (is_max, is_min) = (op.0.is::<Max>(), op.0.is::<Min>());
     let bound = constant.filter(|constant| constant.len() == 1 && (is_max || is_min));
@@ -159,4 +190,19 @@ fn grow<O: HasTail>(
     };
     grown.tail().clamp = Some((low, high));
     Ok(Some(None))
+}
+
+fn goes_into_weights(factor: &f32) -> bool {
+    (1.0 / MOST_FACTOR..=MOST_FACTOR).contains(&factor.abs())
+}
+
+/// Multiplies all sums, and the bias they have so far.
+fn scale<O: HasTail>(grown: &mut O, factors: &[f32]) {
+    let weights = grown.weights();
+    *weights = weights.scaled(factors);
+    let tail = grown.tail();
+    tail.bias = tail.bias.take().map(|bias| {
+        let both = bias.iter().zip(factors);
+        both.map(|(bias, factor)| bias * factor).collect()
+    });
 }

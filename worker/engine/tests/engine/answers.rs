@@ -6,7 +6,7 @@ use inferq_engine::{Element, LoadLimits, Model, Tensor, TensorSpec, load_bytes, 
 
 use crate::cases::{floats, model, path, run_by_onnx_runtime};
 
-pub(crate) const WITH_ANSWERS: [&str; 36] = [
+pub(crate) const WITH_ANSWERS: [&str; 37] = [
     "double",
     "dropout",
     "encoder",
@@ -22,6 +22,7 @@ pub(crate) const WITH_ANSWERS: [&str; 36] = [
     "mlp",
     "mlp_open",
     "mlp_opset13",
+    "normalized",
     "old_encoder",
     "open_width",
     "residual_block",
@@ -243,6 +244,15 @@ fn an_encoder_becomes_dense_layers_that_do_what_follows_them() {
     assert_eq!((count("RowSoftmax"), count("RowNorm")), (1, 1));
     // No bias, residual, bound, scale or shift is left.
     assert_eq!(["Add", "Max", "Min"].map(count), [0; 3], "{times:?}");
+}
+
+#[test]
+fn factors_and_norms_of_a_batch_go_into_the_weights_before_them() {
+    let (inputs, _) = run_by_onnx_runtime("normalized");
+    let inputs = inputs.iter().map(|input| input.tensor()).collect();
+    let times = model("normalized").profile(inputs).expect("it runs");
+    let operators: Vec<&str> = times.iter().map(|node| &node.operator[..]).collect();
+    assert_eq!(operators, ["Source", "Dense", "Dense"]);
 }
 
 #[test]

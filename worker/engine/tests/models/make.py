@@ -236,6 +236,20 @@ def scaled_heads():
     )
 
 
+def normalized():
+    """A Gemm with a factor, a dense layer and a batch norm in numbers of their own, and a bound: two layers in all."""
+    f32 = TensorProto.FLOAT
+    weights, nodes = {}, []
+    add, weight = partial(add_node, nodes), partial(add_weight, weights)
+    rows = add("Gemm", "x", weight(floats(7, 5)), weight(floats(7)), alpha=0.25, beta=2.0, transB=1)
+    rows = add("Add", add("MatMul", rows, weight(floats(7, 6))), weight(floats(6)))
+    spread = weight(np.abs(floats(6)) + np.float32(0.5))
+    rows = add("BatchNormalization", rows, weight(floats(6)), weight(floats(6)), weight(floats(6)), spread)
+    nodes.append(helper.make_node("Relu", [rows], ["y"], name="relu"))
+    shapes = [value("x", f32, ["batch", 5])], [value("y", f32, ["batch", 6])]
+    save("normalized", nodes, *shapes, weights, {"x": floats(4, 5)})
+
+
 def gates():
     """Dense layers, each through another function, and what they give multiplied, subtracted and added."""
     f32 = TensorProto.FLOAT
@@ -549,6 +563,7 @@ def main():
         {"x": floats(2, 3, 4, 5), "keys": floats(2, 1, 5, 6)},
     )
     scaled_heads()
+    normalized()
 
 
 if __name__ == "__main__":
