@@ -1,8 +1,8 @@
-"""Writes the models of this folder, each of which can harm the worker that runs it.
+"""Writes the models of this folder, each of which can harm the worker that runs it or keeps it busy.
 
     python -m venv venv && venv/bin/pip install -r requirements.txt && venv/bin/python make.py
 
-Each takes one number `n`, as FP32[1], and gives one number `y`.
+Each takes one number `n`, as FP32[1], and gives one number `y`; `heavy` takes images of 8 x 8 pixels.
 """
 
 from pathlib import Path
@@ -15,6 +15,8 @@ HERE = Path(__file__).parent
 WIDTH = 64
 STRETCH = 1_000_000
 LINKS = 64
+CHANNELS = 64
+LAYERS = 112
 node = helper.make_node
 
 
@@ -22,9 +24,9 @@ def value(name, shape):
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def save(name, nodes, weights):
+def save(name, nodes, weights, inputs=(value("n", [1]),), outputs=(value("y", [1]),)):
     initializers = [numpy_helper.from_array(np.asarray(array), key) for key, array in weights.items()]
-    graph = helper.make_graph(nodes, name, [value("n", [1])], [value("y", [1])], initializers)
+    graph = helper.make_graph(nodes, name, list(inputs), list(outputs), initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8
     onnx.checker.check_model(model)
@@ -73,6 +75,22 @@ def main():
     scales = np.array([1, 1, STRETCH], np.float32)
     shapes = {"line": np.array([1, 1, -1]), "scales": scales, "single": np.array([1])}
     save("stretch", count + stretch, numbers | shapes)
+
+    # The same convolution again and again: milliseconds for each row, however many run together.
+    draw = np.random.default_rng(7)
+    scaled = {
+        "first": draw.standard_normal((CHANNELS, 1, 3, 3)) / 3,
+        "again": draw.standard_normal((CHANNELS, CHANNELS, 3, 3)) / np.sqrt(4.5 * CHANNELS),
+    }
+    weights = {key: array.astype(np.float32) for key, array in scaled.items()} | {"image": np.array([-1, 1, 8, 8])}
+    heavy, rows = [node("Reshape", ["input", "image"], ["rows"])], "rows"
+    for layer in range(LAYERS):
+        kernel, name = "again" if layer else "first", f"layer_{layer}"
+        heavy.append(node("Conv", [rows, kernel], [f"{name}_sums"], kernel_shape=[3, 3], pads=[1] * 4))
+        heavy.append(node("Relu", [f"{name}_sums"], [name]))
+        rows = name
+    heavy += [node("GlobalAveragePool", [rows], ["means"]), node("Flatten", ["means"], ["y"])]
+    save("heavy", heavy, weights, [value("input", ["batch", 64])], [value("y", ["batch", CHANNELS])])
 
 
 main()

@@ -1,6 +1,6 @@
 //! Models that harm the worker that runs them, and only if a job asks for it: `spin` keeps a thread
 //! busy for as long as one likes, `stretch` makes the operating system end the process. `chain` is `spin`
-//! many times over, one operator after the other.
+//! many times over, one operator after the other. `heavy` is merely slow, for each of its rows.
 
 use std::fs;
 use std::path::Path;
@@ -41,11 +41,24 @@ pub fn add_chain(folder: &Path) -> Result<()> {
     put(folder, "chain")
 }
 
+/// Puts `heavy` into `folder` as version 1 of `model`: it takes the images that the digits model takes, and more
+/// than 5 ms for each on one core, alone or with others.
+///
+/// # Errors
+/// If it cannot be copied.
+pub fn add_heavy(folder: &Path, model: &str) -> Result<()> {
+    put_as(folder, model, "heavy")
+}
+
 fn put(folder: &Path, model: &str) -> Result<()> {
+    put_as(folder, model, model)
+}
+
+fn put_as(folder: &Path, model: &str, file: &str) -> Result<()> {
     let version = folder.join(model).join("1");
     fs::create_dir_all(&version)?;
     let hazards = Path::new(env!("CARGO_MANIFEST_DIR")).join("hazards");
-    let source = hazards.join(model).with_extension("onnx");
+    let source = hazards.join(file).with_extension("onnx");
     fs::copy(&source, version.join("model.onnx"))
         .with_context(|| format!("{} cannot be copied", source.display()))?;
     Ok(())

@@ -5,7 +5,8 @@
 //! least executor time is next; between lanes 8:4:1; within a lane the earliest deadline first. Work
 //! larger than a batch is taken piece by piece. Work that nobody waits for any more is dropped, and so
 //! is work that takes longer than is left until its deadline (`models/pace.rs`): its job hears that at once.
-//! How large a batch may be for the deadlines of its rows is in `batch/size.rs`.
+//! How large a batch may be for the deadlines of its rows is in `batch/size.rs`. Beside others (`batch/beside.rs`) it
+//! has no more rows than pay.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use inferq_schemas::subjects::{Lane, ModelName};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::batch::beside::Lately;
 use crate::batch::place::{GroupKey, Order, group_key, order};
 use crate::batch::size::{Ahead, rows_together};
 use crate::config::BatchLimits;
@@ -25,6 +27,7 @@ use crate::metrics::CloseReason;
 use crate::models::Version;
 use crate::work::{Rows, Work};
 
+mod beside;
 mod place;
 mod size;
 
@@ -145,6 +148,7 @@ struct Waiting {
     models: FairShare<ModelName>,
     /// Apart for each model: a busy one must not move the place newcomers of another start from.
     lanes: HashMap<ModelName, FairShare<Lane>>,
+    lately: Lately,
     arrivals: u64,
 }
 
@@ -156,6 +160,7 @@ impl Waiting {
             groups: BTreeMap::new(),
             models: FairShare::new(),
             lanes: HashMap::new(),
+            lately: Lately::default(),
             arrivals: 0,
         }
     }
@@ -165,10 +170,12 @@ impl Waiting {
     }
 
     fn push(&mut self, work: Arc<Work>) {
-        if self.is_too_late(&work, Instant::now()) {
+        let now = Instant::now();
+        if self.is_too_late(&work, now) {
             return;
         }
         self.arrivals += 1;
+        self.lately.came(&work.version.model, work.lane, now);
         let group = self.groups.entry(group_key(&work)).or_default();
         group
             .lanes
@@ -243,7 +250,8 @@ impl Waiting {
         let mut units = 0;
         let mut lanes = vec![lane];
         lanes.extend(Lane::ALL.into_iter().filter(|other| *other != lane));
-        let most = self.rows_together(key, &lanes);
+        let pays = self.rows_that_pay(key, lane);
+        let most = self.rows_together(key, &lanes, pays);
         for lane in lanes {
             while units < most {
                 let Some(slice) = self.take_slice(key, lane, most - units) else {
@@ -257,9 +265,12 @@ impl Waiting {
                 }
             }
         }
+        let leaves_some = self.groups.contains_key(key);
         let close = if units >= self.limits.max_batch_rows.get() {
             CloseReason::Full
-        } else if self.groups.contains_key(key) {
+        } else if leaves_some && units >= pays {
+            CloseReason::Others
+        } else if leaves_some {
             CloseReason::Deadline
         } else if self.limits.batch_wait.is_zero() {
             CloseReason::Idle
@@ -269,9 +280,24 @@ impl Waiting {
         batch(slices, close)
     }
 
-    /// Rows of a group that should leave together, which fill a batch unless that makes some of them late.
-    fn rows_together(&self, key: &GroupKey, lanes: &[Lane]) -> usize {
+    /// Most rows of a batch that begins with `lane`.
+    fn rows_that_pay(&self, key: &GroupKey, lane: Lane) -> usize {
         let most = self.limits.max_batch_rows.get();
+        let now = Instant::now();
+        if key.runs_alone() || !self.lately.others(&key.model, lane, now) {
+            return most;
+        }
+        let orders = self
+            .groups
+            .get(key)
+            .and_then(|group| group.lanes.get(&lane));
+        let first = orders.and_then(BTreeSet::first);
+        let first = first.and_then(|order| self.items.get(&order.id));
+        first.map_or(most, |item| item.work.version.pace.pays(most, now))
+    }
+
+    /// Rows of a group that should leave together, `most` unless that makes some of them late.
+    fn rows_together(&self, key: &GroupKey, lanes: &[Lane], most: usize) -> usize {
         let (Some(group), false) = (self.groups.get(key), key.runs_alone()) else {
             return most;
         };

@@ -52,6 +52,17 @@ fn waiting(rows: usize, work: Vec<(Arc<Work>, Answer)>) -> (Waiting, Vec<Answer>
     (waiting, answers)
 }
 
+/// The worker has run batches of every size, and they took so long.
+fn learn(version: &Version, takes: impl Fn(u32) -> Duration) {
+    for rows in [1, 2, 4, 8] {
+        for _ in 0..4 {
+            version
+                .pace
+                .record(rows as usize, takes(rows), Instant::now());
+        }
+    }
+}
+
 fn sizes(batch: &Batch) -> Vec<usize> {
     batch.slices.iter().map(|slice| slice.units.len()).collect()
 }
@@ -262,16 +273,9 @@ fn rows_that_would_make_another_late_are_left_for_the_next_batch() {
             .pace
             .record(4, Duration::from_secs(60), Instant::now());
     }
-    let of = |lane, deadline| by_row(&version, &[1.0], lane, deadline);
-    let (mut waiting, mut answers) = waiting(
-        32,
-        vec![
-            of(Lane::Normal, None),
-            of(Lane::High, None),
-            of(Lane::High, None),
-            of(Lane::Normal, ends_in(30_000)),
-        ],
-    );
+    let of = |deadline| by_row(&version, &[1.0], Lane::Normal, deadline);
+    let work = [None, None, None, ends_in(30_000)].map(of);
+    let (mut waiting, mut answers) = waiting(32, work.into());
     let first = waiting.take().expect("work is waiting");
     assert_eq!((first.rows(), first.close), (3, CloseReason::Deadline));
     assert!(
@@ -284,6 +288,34 @@ fn rows_that_would_make_another_late_are_left_for_the_next_batch() {
     assert_eq!((second.rows(), second.close), (1, CloseReason::Idle));
     assert!(waiting.is_empty());
     assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()));
+}
+
+#[test]
+fn beside_others_a_batch_has_no_more_rows_than_pay() {
+    let slow = testing::version("slow", Ok(()), double);
+    learn(&slow, |rows| Duration::from_millis(5) * rows);
+    let quiet = testing::version("quiet", Ok(()), double);
+    let flood = |count| (0..count).map(|_| rows(&slow, &[1.0]));
+    let (mut waiting, mut kept) = waiting(8, flood(8).collect());
+    let alone = waiting.take().expect("work is waiting");
+    assert_eq!((alone.rows(), alone.close), (8, CloseReason::Full));
+    for (work, answer) in flood(8).chain([rows(&quiet, &[1.0])]) {
+        waiting.push(work);
+        kept.push(answer);
+    }
+    let mut taken = Vec::new();
+    while let Some(batch) = waiting.take() {
+        taken.push((batch.version.model.to_string(), batch.rows(), batch.close));
+    }
+    let (of_quiet, of_slow): (Vec<_>, Vec<_>) = taken
+        .into_iter()
+        .partition(|(model, _, _)| model == "quiet");
+    assert_eq!(of_quiet, [("quiet".to_owned(), 1, CloseReason::Idle)]);
+    assert_eq!(of_slow.len(), 8);
+    let (last, before) = of_slow.split_last().expect("there are eight");
+    let one_row = |close| ("slow".to_owned(), 1, close);
+    assert_eq!(before, vec![one_row(CloseReason::Others); 7]);
+    assert_eq!(*last, one_row(CloseReason::Idle));
 }
 
 #[tokio::test(start_paused = true)]

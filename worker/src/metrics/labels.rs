@@ -71,6 +71,8 @@ words! {
         Wait = "wait",
         /// More rows would have made some of it late.
         Deadline = "deadline",
+        /// More rows would have kept others waiting, and gained nothing.
+        Others = "others",
         /// Its model runs each job by itself.
         Alone = "alone",
     }

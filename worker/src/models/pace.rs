@@ -1,4 +1,4 @@
-//! How long forward passes of a version take, as measured: what a job needs at the least.
+//! How long forward passes of a version take, as measured: what a job needs at the least, and how many rows pay.
 //!
 //! Runs are kept apart by their rows, in powers of two. What so many rows take is the median of the last
 //! `KEPT` runs of their size, so that a single slow run refuses nobody; of a size that was run less
@@ -8,6 +8,10 @@
 //!
 //! Nothing is known before `KEPT` runs, nor a moment after the last one: a worker that refuses all jobs of
 //! a model would measure no more, and never learn that the machine has become faster again.
+//!
+//! How many rows pay is told by the fastest of the last runs of each size, since all that disturbs one makes it
+//! slower; sizes that were not run for a while are tried anew, smaller ones sooner. Where a row takes as long alone as among others, as with
+//! large models on a processor, batches only make everybody else wait.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,6 +19,15 @@ use std::time::{Duration, Instant};
 
 /// Runs of a size that have to be known before it counts, and the most that are remembered.
 pub(crate) const KEPT: usize = 16;
+/// Runs of a size that have to be known before what a row takes among so many does.
+const FEW: usize = 4;
+/// How long after the last run of a size that is true, and how long it is enough to do without the size.
+const TRUE_FOR: Duration = Duration::from_secs(60);
+const FRESH_FOR: Duration = Duration::from_secs(5);
+/// Going from one batch to the next, beside the forward pass.
+const CHANGE: Duration = Duration::from_micros(100);
+/// So much more may a row take in a batch that is smaller than the best.
+const LOSS: f64 = 1.1;
 /// Sizes told apart: 1, 2 to 3, 4 to 7 rows and so on, the last without an end.
 const SIZES: usize = 17;
 /// How long after the last run its time holds, beside [`RUNS`] times that time.
@@ -34,6 +47,43 @@ struct Size {
     next: usize,
     /// Their median, and until when it holds.
     median: Option<(Duration, Instant)>,
+    /// Seconds that each row takes, of as many runs, and when the last of them ended.
+    by_row: Vec<f64>,
+    last: Option<Instant>,
+}
+
+impl Size {
+    fn keep(&mut self, took: Duration) {
+        if self.times.len() < KEPT {
+            self.times.push(took);
+        } else {
+            self.times[self.next] = took;
+            self.next = (self.next + 1) % KEPT;
+        }
+    }
+
+    fn keep_by_row(&mut self, rows: usize, took: Duration, now: Instant) {
+        if !self.ended_within(FRESH_FOR, now) {
+            self.by_row.clear();
+        }
+        if self.by_row.len() == KEPT {
+            self.by_row.remove(0);
+        }
+        let each = (took + CHANGE).as_secs_f64() / rows.max(1) as f64;
+        self.by_row.push(each);
+        self.last = Some(now);
+    }
+
+    fn ended_within(&self, time: Duration, now: Instant) -> bool {
+        let ago = self.last.map(|last| now.saturating_duration_since(last));
+        ago.is_some_and(|ago| ago < time)
+    }
+
+    /// What each row takes at the best.
+    fn each(&self, now: Instant) -> Option<f64> {
+        let known = self.by_row.len() >= FEW && self.ended_within(TRUE_FOR, now);
+        known.then(|| self.by_row.iter().copied().fold(f64::INFINITY, f64::min))
+    }
 }
 
 impl Pace {
@@ -41,12 +91,8 @@ impl Pace {
     pub fn record(&self, rows: usize, took: Duration, now: Instant) {
         let mut sizes = self.lock();
         let size = &mut sizes[size_of(rows)];
-        if size.times.len() < KEPT {
-            size.times.push(took);
-        } else {
-            size.times[size.next] = took;
-            size.next = (size.next + 1) % KEPT;
-        }
+        size.keep(took);
+        size.keep_by_row(rows, took, now);
         if size.times.len() == KEPT {
             let mut sorted = size.times.clone();
             sorted.sort_unstable();
@@ -61,6 +107,31 @@ impl Pace {
         let known = |size: &Size| size.median.filter(|(_, until)| now < *until);
         let known = sizes[..=size_of(rows)].iter().rev().find_map(known);
         known.map(|(median, _)| median)
+    }
+
+    /// The fewest rows, of `most`, among which a row takes hardly longer than among the best number of them. A number
+    /// that nobody has tried is asked for first, up to four times the answer: what does not pay so far seldom does
+    /// beyond.
+    pub fn pays(&self, most: usize, now: Instant) -> usize {
+        let sizes = self.lock();
+        let each = sizes[..=size_of(most)].iter().map(|size| size.each(now));
+        let each: Vec<Option<f64>> = each.collect();
+        let known = each.iter().flatten().copied();
+        let best = known.fold(f64::INFINITY, f64::min);
+        let size = (0..each.len()).find_map(|size| {
+            let unknown = (size..each.len().min(size + 3)).find(|size| each[*size].is_none());
+            let enough = each[size].is_some_and(|each| each <= best * LOSS);
+            let is_fresh = sizes[size].ended_within(FRESH_FOR, now);
+            match each[size] {
+                None => Some(size),
+                Some(_) if enough => Some(unknown.unwrap_or(size)),
+                Some(_) => (!is_fresh).then_some(size),
+            }
+        });
+        match size {
+            Some(size) if size + 1 < each.len() => 1 << size,
+            _ => most,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, [Size; SIZES]> {
@@ -126,6 +197,44 @@ mod tests {
         assert_eq!(pace.least(15, now), Some(ms(40)));
         assert_eq!(pace.least(100_000_000, now), Some(ms(40)));
         assert_eq!(pace.least(7, now), None);
+    }
+
+    #[test]
+    fn batches_are_as_small_as_pays_once_the_sizes_around_were_tried() {
+        let tried = |takes: fn(usize) -> u64| {
+            let (pace, now) = measured(&[(32, takes(32)); FEW]);
+            let mut tried = vec![];
+            for _ in 0..100 {
+                let rows = pace.pays(32, now);
+                if tried.last() != Some(&rows) {
+                    tried.push(rows);
+                }
+                pace.record(rows, ms(takes(rows)), now);
+            }
+            tried
+        };
+        assert_eq!(tried(|rows| 5 * rows as u64), [1, 2, 4, 1]);
+        assert_eq!(tried(|rows| 20 + rows as u64), [1, 2, 4, 8, 16, 32]);
+        // From four rows on it is in proportion.
+        assert_eq!(tried(|rows| 10 * rows.max(4) as u64), [1, 2, 4, 8, 16, 4]);
+    }
+
+    #[test]
+    fn a_size_that_was_disturbed_when_it_was_tried_is_tried_again() {
+        let (pace, now) = measured(&[(2, 10); FEW]);
+        for _ in 0..FEW {
+            pace.record(1, ms(50), now);
+            pace.record(4, ms(20), now);
+            pace.record(8, ms(40), now);
+        }
+        assert_eq!(pace.pays(8, now), 2);
+        let later = now + FRESH_FOR;
+        for _ in 0..FEW {
+            pace.record(2, ms(10), later);
+            assert_eq!(pace.pays(8, later), 1);
+            pace.record(1, ms(5), later);
+        }
+        assert_eq!(pace.pays(8, later), 1);
     }
 
     #[test]
