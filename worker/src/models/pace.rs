@@ -10,8 +10,8 @@
 //! a model would measure no more, and never learn that the machine has become faster again.
 //!
 //! How many rows pay is told by the fastest of the last runs of each size, since all that disturbs one makes it
-//! slower; sizes that were not run for a while are tried anew, smaller ones sooner. Where a row takes as long alone as among others, as with
-//! large models on a processor, batches only make everybody else wait.
+//! slower; sizes that were not run for a while are tried anew, smaller ones sooner. Where a row takes as long alone
+//! as among others, as with large models on a processor, batches only make everybody else wait.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,9 +21,11 @@ use std::time::{Duration, Instant};
 pub(crate) const KEPT: usize = 16;
 /// Runs of a size that have to be known before what a row takes among so many does.
 const FEW: usize = 4;
-/// How long after the last run of a size that is true, and how long it is enough to do without the size.
+/// How long after the last run of a size that is true, and how long it is enough to do without the size; each beside
+/// [`BETWEEN`] times what that run took.
 const TRUE_FOR: Duration = Duration::from_secs(60);
 const FRESH_FOR: Duration = Duration::from_secs(5);
+const BETWEEN: u32 = 16;
 /// Going from one batch to the next, beside the forward pass.
 const CHANGE: Duration = Duration::from_micros(100);
 /// So much more may a row take in a batch that is smaller than the best.
@@ -47,9 +49,9 @@ struct Size {
     next: usize,
     /// Their median, and until when it holds.
     median: Option<(Duration, Instant)>,
-    /// Seconds that each row takes, of as many runs, and when the last of them ended.
+    /// Seconds that each row takes, of as many runs, and when the last of them ended and how long it took.
     by_row: Vec<f64>,
-    last: Option<Instant>,
+    last: Option<(Instant, Duration)>,
 }
 
 impl Size {
@@ -71,12 +73,13 @@ impl Size {
         }
         let each = (took + CHANGE).as_secs_f64() / rows.max(1) as f64;
         self.by_row.push(each);
-        self.last = Some(now);
+        self.last = Some((now, took));
     }
 
     fn ended_within(&self, time: Duration, now: Instant) -> bool {
-        let ago = self.last.map(|last| now.saturating_duration_since(last));
-        ago.is_some_and(|ago| ago < time)
+        self.last.is_some_and(|(ended, took)| {
+            now.saturating_duration_since(ended) < time + took * BETWEEN
+        })
     }
 
     /// What each row takes at the best.
@@ -228,7 +231,7 @@ mod tests {
             pace.record(8, ms(40), now);
         }
         assert_eq!(pace.pays(8, now), 2);
-        let later = now + FRESH_FOR;
+        let later = now + FRESH_FOR + ms(50) * BETWEEN;
         for _ in 0..FEW {
             pace.record(2, ms(10), later);
             assert_eq!(pace.pays(8, later), 1);
