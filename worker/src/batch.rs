@@ -251,7 +251,8 @@ impl Waiting {
         let mut lanes = vec![lane];
         lanes.extend(Lane::ALL.into_iter().filter(|other| *other != lane));
         let pays = self.rows_that_pay(key, lane);
-        let most = self.rows_together(key, &lanes, pays);
+        // Of those that the deadlines allow: a few rows more than pay are no flood.
+        let most = self.rows_together(key, &lanes).min(pays);
         for lane in lanes {
             while units < most {
                 let Some(slice) = self.take_slice(key, lane, most - units) else {
@@ -283,21 +284,32 @@ impl Waiting {
     /// Most rows of a batch that begins with `lane`.
     fn rows_that_pay(&self, key: &GroupKey, lane: Lane) -> usize {
         let most = self.limits.max_batch_rows.get();
-        let now = Instant::now();
-        if key.runs_alone() || !self.lately.others(&key.model, lane, now) {
+        let lanes = self.groups.get(key).map(|group| &group.lanes);
+        let first = lanes.and_then(|lanes| lanes.get(&lane)?.first());
+        let Some(first) = first.and_then(|order| self.items.get(&order.id)) else {
             return most;
+        };
+        let (now, pace) = (Instant::now(), &first.work.version.pace);
+        let full = pace.least(most, now).unwrap_or_default();
+        let others =
+            self.waits_beside(key, lane) || self.lately.others((&key.model, lane), full, now);
+        if others && !key.runs_alone() {
+            pace.pays(most, now)
+        } else {
+            most
         }
-        let orders = self
-            .groups
-            .get(key)
-            .and_then(|group| group.lanes.get(&lane));
-        let first = orders.and_then(BTreeSet::first);
-        let first = first.and_then(|order| self.items.get(&order.id));
-        first.map_or(most, |item| item.work.version.pace.pays(most, now))
     }
 
-    /// Rows of a group that should leave together, `most` unless that makes some of them late.
-    fn rows_together(&self, key: &GroupKey, lanes: &[Lane], most: usize) -> usize {
+    /// Whether anything waits but this lane of this model.
+    fn waits_beside(&self, key: &GroupKey, lane: Lane) -> bool {
+        self.groups.iter().any(|(other, group)| {
+            other.model != key.model || group.lanes.keys().any(|other| *other != lane)
+        })
+    }
+
+    /// Rows of a group that should leave together, which fill a batch unless that makes some of them late.
+    fn rows_together(&self, key: &GroupKey, lanes: &[Lane]) -> usize {
+        let most = self.limits.max_batch_rows.get();
         let (Some(group), false) = (self.groups.get(key), key.runs_alone()) else {
             return most;
         };

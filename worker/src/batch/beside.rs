@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use inferq_schemas::subjects::{Lane, ModelName};
 
-/// Who had work within this time is likely to have some again soon.
+/// Who had work within this time is likely to have some again soon; so is, where a full batch takes long, who had some
+/// within [`BATCHES`] of them.
 const LATELY: Duration = Duration::from_secs(1);
+const BATCHES: u32 = 4;
 
 /// When each lane of each model last had work.
 #[derive(Debug, Default)]
@@ -27,12 +29,18 @@ impl Lately {
         lanes.insert(lane, now);
     }
 
-    /// Whether another model, or another lane of this one, has had work.
-    pub(super) fn others(&self, model: &ModelName, lane: Lane, now: Instant) -> bool {
+    /// Whether another model, or another lane of this one, has had work. A full batch takes `full`.
+    pub(super) fn others(
+        &self,
+        (model, lane): (&ModelName, Lane),
+        full: Duration,
+        now: Instant,
+    ) -> bool {
+        let lately = LATELY.max(full * BATCHES);
         self.models.iter().any(|(other, lanes)| {
             lanes.iter().any(|(other_lane, last)| {
                 let is_other = other != model || *other_lane != lane;
-                is_other && now.saturating_duration_since(*last) < LATELY
+                is_other && now.saturating_duration_since(*last) < lately
             })
         })
     }
@@ -47,11 +55,15 @@ mod tests {
     fn others_are_those_who_had_work_within_a_second() {
         let (mut lately, now) = (Lately::default(), Instant::now());
         lately.came(&model("flooded"), Lane::Low, now);
-        let others = |lately: &Lately, at| lately.others(&model("flooded"), Lane::Low, at);
+        let full = Duration::from_secs(32);
+        let beside =
+            |lately: &Lately, full, at| lately.others((&model("flooded"), Lane::Low), full, at);
+        let others = |lately: &Lately, at| beside(lately, Duration::ZERO, at);
         assert!(!others(&lately, now), "it is alone");
         lately.came(&model("flooded"), Lane::High, now);
         assert!(others(&lately, now));
         assert!(!others(&lately, now + LATELY));
+        assert!(beside(&lately, full, now + 2 * full), "it may come back");
         lately.came(&model("quiet"), Lane::Low, now + LATELY);
         assert!(others(&lately, now + LATELY));
         assert!(!others(&lately, now + 2 * LATELY));

@@ -6,6 +6,7 @@ use tracing::Span;
 use super::*;
 use crate::execute;
 use crate::metrics::Metrics;
+use crate::models::pace::FEW;
 use crate::testing::{self, double};
 use crate::work::Computed;
 
@@ -55,7 +56,7 @@ fn waiting(rows: usize, work: Vec<(Arc<Work>, Answer)>) -> (Waiting, Vec<Answer>
 /// The worker has run batches of every size, and they took so long.
 fn learn(version: &Version, takes: impl Fn(u32) -> Duration) {
     for rows in [1, 2, 4, 8] {
-        for _ in 0..4 {
+        for _ in 0..FEW {
             version
                 .pace
                 .record(rows as usize, takes(rows), Instant::now());

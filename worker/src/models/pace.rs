@@ -10,8 +10,8 @@
 //! a model would measure no more, and never learn that the machine has become faster again.
 //!
 //! How many rows pay is told by the fastest of the last runs of each size, since all that disturbs one makes it
-//! slower; sizes that were not run for a while are tried anew, smaller ones sooner. Where a row takes as long alone
-//! as among others, as with large models on a processor, batches only make everybody else wait.
+//! slower; smaller sizes that were not run for a while are tried once more. Where a row takes as long alone as among
+//! others, as with large models on a processor, batches only make everybody else wait.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,12 +20,11 @@ use std::time::{Duration, Instant};
 /// Runs of a size that have to be known before it counts, and the most that are remembered.
 pub(crate) const KEPT: usize = 16;
 /// Runs of a size that have to be known before what a row takes among so many does.
-const FEW: usize = 4;
-/// How long after the last run of a size that is true, and how long it is enough to do without the size; each beside
-/// [`BETWEEN`] times what that run took.
-const TRUE_FOR: Duration = Duration::from_secs(60);
+pub(crate) const FEW: usize = 4;
+/// How long a smaller size is left alone after its last run, beside [`BETWEEN`] times what that took: so trying all of
+/// them, a run each, costs less than a tenth of the time whatever a run takes.
 const FRESH_FOR: Duration = Duration::from_secs(5);
-const BETWEEN: u32 = 16;
+const BETWEEN: u32 = 64;
 /// Going from one batch to the next, beside the forward pass.
 const CHANGE: Duration = Duration::from_micros(100);
 /// So much more may a row take in a batch that is smaller than the best.
@@ -65,9 +64,6 @@ impl Size {
     }
 
     fn keep_by_row(&mut self, rows: usize, took: Duration, now: Instant) {
-        if !self.ended_within(FRESH_FOR, now) {
-            self.by_row.clear();
-        }
         if self.by_row.len() == KEPT {
             self.by_row.remove(0);
         }
@@ -76,15 +72,15 @@ impl Size {
         self.last = Some((now, took));
     }
 
-    fn ended_within(&self, time: Duration, now: Instant) -> bool {
+    fn is_fresh(&self, now: Instant) -> bool {
         self.last.is_some_and(|(ended, took)| {
-            now.saturating_duration_since(ended) < time + took * BETWEEN
+            now.saturating_duration_since(ended) < FRESH_FOR + took * BETWEEN
         })
     }
 
     /// What each row takes at the best.
-    fn each(&self, now: Instant) -> Option<f64> {
-        let known = self.by_row.len() >= FEW && self.ended_within(TRUE_FOR, now);
+    fn each(&self) -> Option<f64> {
+        let known = self.by_row.len() >= FEW;
         known.then(|| self.by_row.iter().copied().fold(f64::INFINITY, f64::min))
     }
 }
@@ -117,14 +113,14 @@ impl Pace {
     /// beyond.
     pub fn pays(&self, most: usize, now: Instant) -> usize {
         let sizes = self.lock();
-        let each = sizes[..=size_of(most)].iter().map(|size| size.each(now));
+        let each = sizes[..=size_of(most)].iter().map(Size::each);
         let each: Vec<Option<f64>> = each.collect();
         let known = each.iter().flatten().copied();
         let best = known.fold(f64::INFINITY, f64::min);
         let size = (0..each.len()).find_map(|size| {
             let unknown = (size..each.len().min(size + 3)).find(|size| each[*size].is_none());
             let enough = each[size].is_some_and(|each| each <= best * LOSS);
-            let is_fresh = sizes[size].ended_within(FRESH_FOR, now);
+            let is_fresh = sizes[size].is_fresh(now);
             match each[size] {
                 None => Some(size),
                 Some(_) if enough => Some(unknown.unwrap_or(size)),
@@ -232,12 +228,50 @@ mod tests {
         }
         assert_eq!(pace.pays(8, now), 2);
         let later = now + FRESH_FOR + ms(50) * BETWEEN;
-        for _ in 0..FEW {
-            pace.record(2, ms(10), later);
-            assert_eq!(pace.pays(8, later), 1);
-            pace.record(1, ms(5), later);
-        }
         assert_eq!(pace.pays(8, later), 1);
+        pace.record(1, ms(5), later);
+        assert_eq!(pace.pays(8, later), 1, "that one was fast");
+    }
+
+    #[test]
+    fn trying_sizes_again_costs_less_than_a_tenth_of_the_time() {
+        for took in [10, 100, 1_000] {
+            let (pace, start) = measured(&[(32, took); FEW]);
+            let (mut now, mut tried) = (start, Duration::ZERO);
+            // What is tried first is not meant.
+            let known = start + Duration::from_secs(60);
+            while now < known + Duration::from_secs(600) {
+                let rows = pace.pays(32, now);
+                now += ms(took);
+                pace.record(rows, ms(took), now);
+                if rows < 32 && now > known {
+                    tried += ms(took);
+                }
+            }
+            let most = Duration::from_secs(60);
+            assert!(
+                tried > Duration::ZERO && tried < most,
+                "{took} ms: {tried:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_comes_once_in_a_while_is_known_too() {
+        let (pace, mut now) = measured(&[]);
+        let mut passes = vec![];
+        for _ in 0..20 {
+            now += Duration::from_secs(600);
+            let (mut rows, mut count) = (32, 0);
+            while rows > 0 {
+                let batch = pace.pays(32, now).min(rows);
+                pace.record(batch, ms(20), now);
+                (rows, count) = (rows - batch, count + 1);
+            }
+            passes.push(count);
+        }
+        // At most each smaller size once, and what is left.
+        assert!(passes[1..].iter().all(|passes| *passes <= 6), "{passes:?}");
     }
 
     #[test]

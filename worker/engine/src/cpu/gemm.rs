@@ -91,15 +91,19 @@ impl PackedWeights {
         weights
     }
 
-    /// The same with each column multiplied by its factor.
-    pub(super) fn scaled(&self, factors: &[f32]) -> Arc<Self> {
+    /// The same with each column multiplied by its factor; `None` if a weight would leave the normal range.
+    pub(super) fn scaled(&self, factors: &[f32]) -> Option<Arc<Self>> {
         let mut weights = self.unpacked();
         for row in weights.chunks_exact_mut(self.n.max(1)) {
             for (weight, factor) in row.iter_mut().zip(factors) {
-                *weight *= factor;
+                let scaled = *weight * factor;
+                if weight.is_normal() && !scaled.is_normal() {
+                    return None;
+                }
+                *weight = scaled;
             }
         }
-        Self::shared(&weights, self.k, self.n)
+        Some(Self::shared(&weights, self.k, self.n))
     }
 
     pub(super) fn isa(&self) -> Isa {

@@ -13,9 +13,9 @@ use tract_onnx::tract_core::ops::math::{Add, Max, Min, Mul};
 use super::gemm::PackedWeights;
 use super::{bits, elements};
 
-/// Factors between this and one over this go into weights. Beyond, they might leave the normal range of `f32` where
-/// the sums of them would not.
-const MOST_FACTOR: f32 = 1e6;
+/// Factors between this and one over this go into weights. Beyond, those might leave the normal range of `f16`, as which
+/// a card may keep them, where the sums of them would not leave that of `f32`.
+const MOST_FACTOR: f32 = 64.0;
 
 /// Done in this order.
 #[derive(Debug, Clone, Default)]
@@ -164,10 +164,8 @@ fn grow<O: HasTail>(
         };
         let factors = grown.per_column(&constant, output.rank())?;
         let factors = factors.filter(|factors| factors.iter().all(goes_into_weights));
-        return Ok(factors.map(|factors| {
-            scale(grown, &factors);
-            None
-        }));
+        let scaled = factors.is_some_and(|factors| scale(grown, &factors));
+        return Ok(scaled.then_some(None));
     }
     let (is_max, is_min) = (op.0.is::<Max>(), op.0.is::<Min>());
     let bound = constant.filter(|constant| constant.len() == 1 && (is_max || is_min));
@@ -196,13 +194,37 @@ fn goes_into_weights(factor: &f32) -> bool {
     (1.0 / MOST_FACTOR..=MOST_FACTOR).contains(&factor.abs())
 }
 
-/// Multiplies all sums, and the bias they have so far.
-fn scale<O: HasTail>(grown: &mut O, factors: &[f32]) {
+/// Multiplies all sums, and the bias they have so far; not if a weight would leave its range.
+fn scale<O: HasTail>(grown: &mut O, factors: &[f32]) -> bool {
     let weights = grown.weights();
-    *weights = weights.scaled(factors);
+    let Some(scaled) = weights.scaled(factors) else {
+        return false;
+    };
+    *weights = scaled;
     let tail = grown.tail();
     tail.bias = tail.bias.take().map(|bias| {
         let both = bias.iter().zip(factors);
         both.map(|(bias, factor)| bias * factor).collect()
     });
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_that_might_spoil_weights_stay_outside() {
+        let goes = [1.0, -0.125, 64.0, 1.0 / 64.0];
+        assert!(goes.iter().all(goes_into_weights));
+        let stays = [0.0, 65.0, 1e-6, f32::NAN, f32::INFINITY];
+        assert!(!stays.iter().any(goes_into_weights));
+        let scaled = |weight: f32, factor| {
+            let weights = PackedWeights::shared(&[0.0, weight], 2, 1);
+            weights.scaled(&[factor]).map(|scaled| scaled.unpacked())
+        };
+        assert_eq!(scaled(3.0, 2.0), Some(vec![0.0, 6.0]));
+        assert_eq!(scaled(f32::MAX, 2.0), None);
+        assert_eq!(scaled(f32::MIN_POSITIVE, 0.5), None);
+    }
 }

@@ -61,7 +61,13 @@ pub(super) fn dispatch(
     let launch = match operation {
         Operation::View => {
             check_size("a view", count(result), count(first))?;
-            return Ok(None);
+            let part = inputs.first().and_then(|given| given.part);
+            return match part {
+                Some(part) if !part.keeps_rows_apart(result) => Err(GpuError::Unfit(
+                    "a view of a part goes across its rows".to_owned(),
+                )),
+                _ => Ok(None),
+            };
         }
         Operation::Part(part) => {
             check_size("a part", part.whole(count(result)), count(first))?;

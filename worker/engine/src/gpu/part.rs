@@ -56,6 +56,12 @@ impl Part {
             .map_or(0, |rows| rows * self.of)
     }
 
+    /// Whether a value of this shape, which has the elements of the part, keeps its rows apart.
+    pub(super) fn keeps_rows_apart(&self, shape: &[usize]) -> bool {
+        let mut inner = (0..=shape.len()).map(|axis| shape[axis..].iter().product::<usize>());
+        shape.contains(&0) || inner.any(|columns| columns == self.columns)
+    }
+
     /// The part by itself, of all rows.
     pub(super) fn taken(&self, whole: &[f32]) -> Vec<f32> {
         let rows = whole.chunks_exact(self.of.max(1));
@@ -79,6 +85,22 @@ mod tests {
         // Of [3, 5, 2, 2], the columns in two axes.
         assert_eq!([20, 4, 2, 1].map(|own| MIDDLE.stride(own)), [35, 7, 2, 1]);
         assert_eq!(MIDDLE.whole(60), 105);
+    }
+
+    #[test]
+    fn a_view_keeps_rows_apart_if_no_axis_goes_across_them() {
+        let keeps: [&[usize]; 5] = [&[3, 5, 4], &[15, 1, 2, 2], &[1, 15, 4, 1], &[4], &[0, 4]];
+        assert!(
+            keeps
+                .into_iter()
+                .all(|shape| MIDDLE.keeps_rows_apart(shape))
+        );
+        let loses: [&[usize]; 3] = [&[3, 10, 2], &[60], &[5, 12]];
+        assert!(
+            !loses
+                .into_iter()
+                .any(|shape| MIDDLE.keeps_rows_apart(shape))
+        );
     }
 
     #[test]

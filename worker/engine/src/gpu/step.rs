@@ -23,8 +23,8 @@ pub(super) struct Prepared {
     parts: Vec<Option<Part>>,
     /// Those of the result that a dense layer computes here; its weights may come in panels.
     columns: Range<usize>,
-    /// Nothing for a view or a part; for a dense layer one for each tile, in their order, then what joins the pieces and, where
-    /// it may be used, the card's own product of matrices.
+    /// Nothing for a view or a part; for a dense layer one for each tile, in their order, then what joins the pieces
+    /// and, where it may be used, the card's own product of matrices.
     pipelines: Vec<Arc<Pipeline>>,
     constants: Vec<Arc<wgpu::Buffer>>,
 }

@@ -3,11 +3,17 @@
 //! Exporters write it so for the sake of 16 bits, in which products overflow. In `f32` the scores may as well be
 //! multiplied, which the softmax after them does on the way.
 
+use std::ops::RangeInclusive;
+
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::math::{Add, Mul, mul};
 use tract_onnx::tract_core::ops::nn::Softmax;
+
+/// Factors of scores in use are one over the root of a width, or the root of that. Others might take the scores out of
+/// the range of `f32` where scaled queries and keys leave them in it.
+const USUAL: RangeInclusive<f32> = 1e-3..=1.0;
 
 /// Multiplies scores by the factors of queries and keys, instead of these, if a softmax comes next.
 pub(super) fn rule(
@@ -30,6 +36,9 @@ pub(super) fn rule(
     }
     let factors = scaled.iter().flatten().map(|(_, factor)| *factor);
     let factor = factors.product::<f32>();
+    if !USUAL.contains(&factor) {
+        return Ok(None);
+    }
     let without = |scaled: Option<(OutletId, f32)>, own| scaled.map_or(own, |(value, _)| value);
     let mut patch = TypedModelPatch::new(name);
     let values = [without(scaled[0], left), without(scaled[1], right)];
@@ -52,8 +61,8 @@ fn leads_to_softmax(model: &TypedModel, node: &TypedNode) -> TractResult<bool> {
         if next.op_is::<Softmax>() {
             return Ok(true);
         }
-        let adds = |op: &TypedBinOp| op.0.is::<Add>() || op.0.is::<Mul>();
-        if !next.op_as::<TypedBinOp>().is_some_and(adds) {
+        let mask_or_scale = |op: &TypedBinOp| op.0.is::<Add>() || op.0.is::<Mul>();
+        if !next.op_as::<TypedBinOp>().is_some_and(mask_or_scale) {
             return Ok(false);
         }
         node = next;
@@ -77,9 +86,12 @@ fn scaled(model: &TypedModel, outlet: OutletId) -> TractResult<Option<(OutletId,
         };
         let own = model.outlet_fact(value)?;
         let keeps = own.without_value() == node.outputs[0].fact.without_value();
-        if factor.len() == 1 && factor.is_plain_ram() && keeps && own.konst.is_none() {
+        let is_number = factor.len() == 1 && factor.datum_type() == f32::datum_type();
+        if is_number && factor.is_plain_ram() && keeps && own.konst.is_none() {
             let factor = factor.try_as_plain_ram()?.as_slice::<f32>()?[0];
-            return Ok(Some((value, factor)));
+            if USUAL.contains(&factor) {
+                return Ok(Some((value, factor)));
+            }
         }
     }
     Ok(None)

@@ -13,6 +13,10 @@ use super::lower;
 use crate::cpu::dense::Dense;
 use crate::gpu::Operation;
 
+/// A group has at most so many times as many columns as its rows: as wide as the widest layer of a usual encoder. What
+/// all layers of a decoder make of the same encoded rows would be wider than a card can bind.
+const MOST_COLUMNS: usize = 4;
+
 /// The layers among `nodes` that become one, at least two each, in the order of evaluation.
 pub(super) fn groups(
     model: &TypedModel,
@@ -34,7 +38,12 @@ pub(super) fn groups(
         let same = |group: &&mut Vec<usize>| {
             let first = model.node(group[0]);
             let inner = first.op_as::<Dense>().map(Dense::inner);
-            first.inputs == node.inputs && inner == Some(dense.inner())
+            let layers = group.iter().chain([id]);
+            let layers = layers.filter_map(|id| model.node(*id).op_as::<Dense>());
+            let columns: usize = layers.map(|layer| layer.weights().n()).sum();
+            first.inputs == node.inputs
+                && inner == Some(dense.inner())
+                && columns <= MOST_COLUMNS * dense.weights().k()
         };
         match groups.iter_mut().find(same) {
             Some(group) => group.push(*id),

@@ -229,37 +229,31 @@ fn a_not_a_number_row_spoils_only_itself() {
     assert!(output[5..10].iter().all(|value| value.is_nan()));
 }
 
+/// What a run of a model is made of.
+fn operators(name: &str) -> Vec<String> {
+    let (inputs, _) = run_by_onnx_runtime(name);
+    let inputs = inputs.iter().map(|input| input.tensor()).collect();
+    let times = model(name).profile(inputs).expect("it runs");
+    times.into_iter().map(|node| node.operator).collect()
+}
+
 #[test]
 fn an_encoder_becomes_dense_layers_that_do_what_follows_them() {
-    let (inputs, _) = run_by_onnx_runtime("encoder");
-    let inputs = inputs.iter().map(|input| input.tensor()).collect();
-    let times = model("encoder").profile(inputs).expect("it runs");
-    let count = |operator| {
-        times
-            .iter()
-            .filter(|node| node.operator == operator)
-            .count()
-    };
-    assert_eq!(count("Dense"), 6, "{times:?}");
+    let operators = operators("encoder");
+    let count = |operator| operators.iter().filter(|own| *own == operator).count();
+    assert_eq!(count("Dense"), 6, "{operators:?}");
     assert_eq!((count("RowSoftmax"), count("RowNorm")), (1, 1));
     // No bias, residual, bound, scale or shift is left.
-    assert_eq!(["Add", "Max", "Min"].map(count), [0; 3], "{times:?}");
+    assert_eq!(["Add", "Max", "Min"].map(count), [0; 3], "{operators:?}");
 }
 
 #[test]
 fn factors_and_norms_of_a_batch_go_into_the_weights_before_them() {
-    let (inputs, _) = run_by_onnx_runtime("normalized");
-    let inputs = inputs.iter().map(|input| input.tensor()).collect();
-    let times = model("normalized").profile(inputs).expect("it runs");
-    let operators: Vec<&str> = times.iter().map(|node| &node.operator[..]).collect();
-    assert_eq!(operators, ["Source", "Dense", "Dense"]);
+    assert_eq!(operators("normalized"), ["Source", "Dense", "Dense"]);
 }
 
 #[test]
 fn convolutions_do_what_follows_them() {
-    let (inputs, _) = run_by_onnx_runtime("residual_block");
-    let inputs = inputs.iter().map(|input| input.tensor()).collect();
-    let times = model("residual_block").profile(inputs).expect("it runs");
-    let operators: Vec<&str> = times.iter().map(|node| &node.operator[..]).collect();
-    assert_eq!(operators, ["Source", "ImageConv", "ImageConv", "ImageConv"]);
+    let convolutions = ["Source", "ImageConv", "ImageConv", "ImageConv"];
+    assert_eq!(operators("residual_block"), convolutions);
 }
