@@ -43,32 +43,23 @@ pub struct Pace {
 
 #[derive(Default)]
 struct Size {
-    /// In the order of their end, the next overwrites the oldest.
-    times: Vec<Duration>,
+    /// Rows and time of each, in the order of their end; the next overwrites the oldest.
+    runs: Vec<(usize, Duration)>,
     next: usize,
     /// Their median, and until when it holds.
     median: Option<(Duration, Instant)>,
-    /// Seconds that each row takes, of as many runs, and when the last of them ended and how long it took.
-    by_row: Vec<f64>,
+    /// When the last of them ended and how long it took.
     last: Option<(Instant, Duration)>,
 }
 
 impl Size {
-    fn keep(&mut self, took: Duration) {
-        if self.times.len() < KEPT {
-            self.times.push(took);
+    fn keep(&mut self, rows: usize, took: Duration, now: Instant) {
+        if self.runs.len() < KEPT {
+            self.runs.push((rows, took));
         } else {
-            self.times[self.next] = took;
+            self.runs[self.next] = (rows, took);
             self.next = (self.next + 1) % KEPT;
         }
-    }
-
-    fn keep_by_row(&mut self, rows: usize, took: Duration, now: Instant) {
-        if self.by_row.len() == KEPT {
-            self.by_row.remove(0);
-        }
-        let each = (took + CHANGE).as_secs_f64() / rows.max(1) as f64;
-        self.by_row.push(each);
         self.last = Some((now, took));
     }
 
@@ -78,10 +69,11 @@ impl Size {
         })
     }
 
-    /// What each row takes at the best.
+    /// Seconds that each row takes at the best.
     fn each(&self) -> Option<f64> {
-        let known = self.by_row.len() >= FEW;
-        known.then(|| self.by_row.iter().copied().fold(f64::INFINITY, f64::min))
+        let each = self.runs.iter();
+        let each = each.map(|(rows, took)| (*took + CHANGE).as_secs_f64() / (*rows).max(1) as f64);
+        (self.runs.len() >= FEW).then(|| each.fold(f64::INFINITY, f64::min))
     }
 }
 
@@ -90,10 +82,9 @@ impl Pace {
     pub fn record(&self, rows: usize, took: Duration, now: Instant) {
         let mut sizes = self.lock();
         let size = &mut sizes[size_of(rows)];
-        size.keep(took);
-        size.keep_by_row(rows, took, now);
-        if size.times.len() == KEPT {
-            let mut sorted = size.times.clone();
+        size.keep(rows, took, now);
+        if size.runs.len() == KEPT {
+            let mut sorted: Vec<Duration> = size.runs.iter().map(|(_, took)| *took).collect();
             sorted.sort_unstable();
             let median = sorted[KEPT / 2];
             size.median = Some((median, now + HOLDS + median * RUNS));
