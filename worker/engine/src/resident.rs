@@ -5,9 +5,8 @@
 //! model that uses it does. On a card it is the same, with a table for each device.
 //!
 //! So a version with a few new layers packs, and uploads, those alone (of queries, keys and values, which are one layer
-//! on a card, all three). Its graph is compiled anew all the same: what
-//! the compiler leaves out depends on the numbers (a factor of 1, a bias of 0), and it takes a fraction of the time in
-//! which the file is read.
+//! on a card, all three). Its graph is compiled anew all the same: what the compiler leaves out depends on the numbers
+//! (a factor of 1, a bias of 0), and it takes a fraction of the time in which the file is read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};

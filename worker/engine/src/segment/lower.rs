@@ -148,11 +148,11 @@ pub(super) fn with_numbers(
 
 /// Weights of layers that read the same rows, `[inputs, columns of all]`.
 fn side_by_side(layers: &[&Dense]) -> Vec<f32> {
+    if let [only] = layers {
+        return only.weights().unpacked();
+    }
     let unpacked = layers.iter().map(|layer| layer.weights());
     let unpacked: Vec<_> = unpacked.map(|own| (own.unpacked(), own.n())).collect();
-    if let [(only, _)] = &unpacked[..] {
-        return only.clone();
-    }
     let inputs = layers.first().map_or(0, |layer| layer.weights().k());
     let rows = (0..inputs).flat_map(|row| {
         let own = unpacked.iter();
