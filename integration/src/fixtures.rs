@@ -40,7 +40,7 @@ pub fn add_digits_version(folder: &Path, model: &str, version: u64) -> Result<()
     )
 }
 
-fn copy_version(source: &Path, version: &Path) -> Result<()> {
+pub(crate) fn copy_version(source: &Path, version: &Path) -> Result<()> {
     fs::create_dir_all(version)?;
     let target: PathBuf = version.join("model.onnx");
     fs::copy(source, &target)

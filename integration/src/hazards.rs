@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use inferq::Job;
 
+use crate::fixtures::copy_version;
 use crate::job;
 
 /// Steps of `spin` that take a core many minutes.
@@ -24,7 +25,7 @@ const DEADLY: u32 = 20_000_000;
 /// If they cannot be copied.
 pub fn add(folder: &Path, run_timeout: Duration) -> Result<()> {
     for model in ["spin", "stretch"] {
-        put(folder, model)?;
+        put(folder, model, model)?;
     }
     let limits = format!(
         "[limits]\nrun_timeout = \"{}ms\"\n",
@@ -38,7 +39,7 @@ pub fn add(folder: &Path, run_timeout: Duration) -> Result<()> {
 /// # Errors
 /// If it cannot be copied.
 pub fn add_chain(folder: &Path) -> Result<()> {
-    put(folder, "chain")
+    put(folder, "chain", "chain")
 }
 
 /// Puts `heavy` into `folder` as version 1 of `model`: it takes the images that the digits model takes, and more
@@ -47,21 +48,13 @@ pub fn add_chain(folder: &Path) -> Result<()> {
 /// # Errors
 /// If it cannot be copied.
 pub fn add_heavy(folder: &Path, model: &str) -> Result<()> {
-    put_as(folder, model, "heavy")
+    put(folder, model, "heavy")
 }
 
-fn put(folder: &Path, model: &str) -> Result<()> {
-    put_as(folder, model, model)
-}
-
-fn put_as(folder: &Path, model: &str, file: &str) -> Result<()> {
-    let version = folder.join(model).join("1");
-    fs::create_dir_all(&version)?;
+fn put(folder: &Path, model: &str, file: &str) -> Result<()> {
     let hazards = Path::new(env!("CARGO_MANIFEST_DIR")).join("hazards");
     let source = hazards.join(file).with_extension("onnx");
-    fs::copy(&source, version.join("model.onnx"))
-        .with_context(|| format!("{} cannot be copied", source.display()))?;
-    Ok(())
+    copy_version(&source, &folder.join(model).join("1"))
 }
 
 /// A job of `spin` with so many steps, each some microseconds long.
