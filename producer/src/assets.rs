@@ -21,4 +21,4 @@ pub use compare::Difference;
 pub use ensure::{AssetAdmin, AssetChange, Change};
 pub use error::AssetError;
 pub use layout::JOBS_KEPT;
-pub use plan::AssetPlan;
+pub use plan::{AssetPlan, Storage};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use inferq_schemas::{Assets, Lane, ModelName, Subjects};
 use serde_json::{Value, json};
 
-use super::plan::{AssetPlan, CANCEL_KV_BYTES, MODELS_KV_BYTES, WORKERS_KV_BYTES};
+use super::plan::{AssetPlan, CANCEL_KV_BYTES, MODELS_KV_BYTES, Storage, WORKERS_KV_BYTES};
 use crate::size::ByteSize;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -30,8 +30,18 @@ pub(super) fn streams(names: &Assets, plan: &AssetPlan) -> Vec<Value> {
         "max_msgs": plan.max_results.get(),
     });
     vec![
-        queue(names.jobs(), names.jobs_subjects(), plan, plan.jobs_bytes),
-        queue(names.bulk(), names.bulk_subjects(), plan, plan.bulk_bytes),
+        queue(
+            names.jobs(),
+            names.jobs_subjects(),
+            plan,
+            (Storage::File, plan.jobs_bytes),
+        ),
+        queue(
+            names.bulk(),
+            names.bulk_subjects(),
+            plan,
+            (plan.bulk_storage, plan.bulk_bytes),
+        ),
         rpc(names, plan),
         stream(
             names.results(),
@@ -61,7 +71,7 @@ pub(super) fn streams(names: &Assets, plan: &AssetPlan) -> Vec<Value> {
             plan,
             WORKERS_KV_BYTES,
             WORKER_AGE,
-            json!({"storage": passing_storage(plan)}),
+            json!({"storage": plan.passing_storage().as_str()}),
         ),
         key_value(names.cancel_kv(), plan, CANCEL_KV_BYTES, 7 * DAY, json!({})),
         object(names.models_obj(), plan, plan.models_bytes, Duration::ZERO),
@@ -77,19 +87,6 @@ pub(super) fn optional(names: &Assets, stream: &str) -> Value {
         json!({ "compression": "s2" })
     } else {
         json!({})
-    }
-}
-
-/// Where that is kept which lives for seconds only: queued requests and the records of workers.
-///
-/// In a cluster that is memory, since the others remember the stream when one server restarts. A
-/// single server forgets a stream in memory altogether, with its consumers, and would have to be
-/// told again by `inferq init`.
-fn passing_storage(plan: &AssetPlan) -> &'static str {
-    if plan.is_clustered() {
-        "memory"
-    } else {
-        "file"
     }
 }
 
@@ -117,9 +114,15 @@ pub(super) fn consumers(
     all
 }
 
-fn queue(name: &str, subjects: Vec<String>, plan: &AssetPlan, max_bytes: ByteSize) -> Value {
+fn queue(
+    name: &str,
+    subjects: Vec<String>,
+    plan: &AssetPlan,
+    (storage, max_bytes): (Storage, ByteSize),
+) -> Value {
     let queue = json!({
         "retention": "workqueue",
+        "storage": storage.as_str(),
         "discard": "new",
         "discard_new_per_subject": true,
         "max_msgs_per_subject": plan.queue_depth.get(),
@@ -130,7 +133,7 @@ fn queue(name: &str, subjects: Vec<String>, plan: &AssetPlan, max_bytes: ByteSiz
 fn rpc(names: &Assets, plan: &AssetPlan) -> Value {
     let queue = json!({
         "retention": "workqueue",
-        "storage": passing_storage(plan),
+        "storage": plan.passing_storage().as_str(),
         "discard": "new",
         "discard_new_per_subject": true,
         "max_msgs_per_subject": RPC_DEPTH,
@@ -249,9 +252,12 @@ mod tests {
     #[test]
     fn every_stream_and_bucket_is_bounded() {
         let subjects = Subjects::default();
-        for replicas in [1, 3] {
+        let choices =
+            [1, 3].map(|replicas| [Storage::File, Storage::Memory].map(|bulk| (replicas, bulk)));
+        for (replicas, bulk_storage) in choices.into_iter().flatten() {
             let plan = AssetPlan {
                 replicas: replicas.try_into().expect("not zero"),
+                bulk_storage,
                 ..AssetPlan::default()
             };
             let all = streams(&Assets::new(&subjects), &plan);

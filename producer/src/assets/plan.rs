@@ -4,6 +4,25 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use crate::size::ByteSize;
 
+/// Where a server keeps a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Storage {
+    /// On disk: it outlives the server.
+    File,
+    /// In the server's memory: less work for it, and gone with it.
+    Memory,
+}
+
+impl Storage {
+    /// As the server calls it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 /// Memory the server needs per kept outcome, measured on 2.9.10: subject index and message index.
 const BYTES_OF_MEMORY_PER_OUTCOME: u64 = 225;
 
@@ -23,6 +42,10 @@ pub struct AssetPlan {
     /// Largest size of the stream of low (bulk) jobs.
     #[arg(long, env = "INFERQ_BULK_BYTES", default_value = "512MiB")]
     pub bulk_bytes: ByteSize,
+    /// Where low (bulk) jobs wait. In memory they cost the server about a third less work, and a server that ends
+    /// takes them along: for jobs that can be sent again, as `inferq score --resume` does, or with --replicas 3.
+    #[arg(long, env = "INFERQ_BULK_STORAGE", value_enum, default_value = "file")]
+    pub bulk_storage: Storage,
     /// Largest size of the stream of queued RPC: on disk with one server, in memory in a cluster.
     #[arg(long, env = "INFERQ_RPC_BYTES", default_value = "128MiB")]
     pub rpc_bytes: ByteSize,
@@ -61,6 +84,7 @@ impl Default for AssetPlan {
             replicas: some(1),
             jobs_bytes: ByteSize::mib(512),
             bulk_bytes: ByteSize::mib(512),
+            bulk_storage: Storage::File,
             rpc_bytes: ByteSize::mib(128),
             results_bytes: ByteSize::mib(512),
             dead_bytes: ByteSize::mib(128),
@@ -76,34 +100,12 @@ impl Default for AssetPlan {
 impl AssetPlan {
     /// File storage that all assets together may take on one server.
     pub fn file_bytes(&self) -> ByteSize {
-        let passing = if self.is_clustered() {
-            ByteSize::bytes(0)
-        } else {
-            self.passing_bytes()
-        };
-        let sum = [
-            passing,
-            self.jobs_bytes,
-            self.bulk_bytes,
-            self.results_bytes,
-            self.dead_bytes,
-            self.models_bytes,
-            self.blobs_bytes,
-            MODELS_KV_BYTES,
-            CANCEL_KV_BYTES,
-        ]
-        .iter()
-        .fold(0_u64, |sum, size| sum.saturating_add(size.as_u64()));
-        ByteSize::bytes(sum)
+        self.bytes_in(Storage::File)
     }
 
     /// Memory storage that all assets together may take on one server.
     pub fn memory_bytes(&self) -> ByteSize {
-        if self.is_clustered() {
-            self.passing_bytes()
-        } else {
-            ByteSize::bytes(0)
-        }
+        self.bytes_in(Storage::Memory)
     }
 
     /// Is there more than one server?
@@ -111,10 +113,35 @@ impl AssetPlan {
         self.replicas.get() > 1
     }
 
-    /// What lives for seconds only: queued requests and the records of workers.
-    fn passing_bytes(&self) -> ByteSize {
-        let rpc = self.rpc_bytes.as_u64();
-        ByteSize::bytes(rpc.saturating_add(WORKERS_KV_BYTES.as_u64()))
+    /// Where that is kept which lives for seconds only: queued requests and the records of workers.
+    ///
+    /// In a cluster that is memory, since the others remember the stream when one server restarts. A
+    /// single server forgets a stream in memory altogether, with its consumers, and would have to be
+    /// told again by `inferq init`.
+    pub(super) fn passing_storage(&self) -> Storage {
+        if self.is_clustered() {
+            Storage::Memory
+        } else {
+            Storage::File
+        }
+    }
+
+    fn bytes_in(&self, storage: Storage) -> ByteSize {
+        let sizes = [
+            (self.passing_storage(), self.rpc_bytes),
+            (self.passing_storage(), WORKERS_KV_BYTES),
+            (self.bulk_storage, self.bulk_bytes),
+            (Storage::File, self.jobs_bytes),
+            (Storage::File, self.results_bytes),
+            (Storage::File, self.dead_bytes),
+            (Storage::File, self.models_bytes),
+            (Storage::File, self.blobs_bytes),
+            (Storage::File, MODELS_KV_BYTES),
+            (Storage::File, CANCEL_KV_BYTES),
+        ];
+        let there = sizes.iter().filter(|(place, _)| *place == storage);
+        let sum = there.fold(0_u64, |sum, (_, size)| sum.saturating_add(size.as_u64()));
+        ByteSize::bytes(sum)
     }
 
     /// What keeping outcomes costs, in one sentence for people.
