@@ -140,9 +140,11 @@ def benchmark_models(folder):
         models.MODELS[name](path)
 
 
-def rows_per_second(address, model, source, target):
-    """Of a run over a warm stack, from the first row that was sent to the last that came back."""
-    arguments = ["score", "--model", model, "--nats", address, "--in", source, "--out", str(target), "--force", "--json"]
+def rows_per_second(folder, model, source, workers=1):
+    """Of a run with workers of one thread in its private stack, whose start does not count."""
+    arguments = ["score", "--model", model, "--models", str(folder / "models"), "--workers", str(workers)]
+    arguments += ["--in", source, "--out", str(folder / "out.npz"), "--force", "--json"]
+    arguments += ["--", "--executors", "1", "--max-batch-rows", str(BATCH[model])]
     output = subprocess.run([program(), *arguments], check=True, capture_output=True, text=True).stdout
     return json.loads(output.splitlines()[-1])["rows_per_second"]
 
@@ -167,13 +169,12 @@ def compare_engine(folder, _):
     feeds = {"x": np.random.default_rng(7).random((batch, 784), dtype=np.float32)}
     alone = engine.Ours(loop, "inferq", folder / "models" / "mlp" / "1" / "model.onnx", feeds)
     ratios = []
-    with running(folder, 1, batch) as address:
-        for _ in range(ROUNDS):
-            before = batch / alone.turn() * 1000
-            queued = rows_per_second(address, "mlp", source, folder / "out.npy")
-            after = batch / alone.turn() * 1000
-            ratios.append(queued / statistics.mean((before, after)))
-            print(f"mlp: queue {queued:.0f} rows/s, loop {before:.0f} and {after:.0f}, ratio {ratios[-1]:.2f}", flush=True)
+    for _ in range(ROUNDS):
+        before = batch / alone.turn() * 1000
+        queued = rows_per_second(folder, "mlp", source)
+        after = batch / alone.turn() * 1000
+        ratios.append(queued / statistics.mean((before, after)))
+        print(f"mlp: queue {queued:.0f} rows/s, loop {before:.0f} and {after:.0f}, ratio {ratios[-1]:.2f}", flush=True)
     print(f"mlp: ratio {statistics.median(ratios):.2f}")
 
 
@@ -182,11 +183,7 @@ def compare_workers(folder, _):
     for model, rows in (("bert", 400), ("mlp", 100_000)):
         source, ratios = rows_for(folder, model, rows), []
         for _ in range(ROUNDS):
-            each = {}
-            for workers in (1, 2):
-                with running(folder, workers, BATCH[model]) as address:
-                    rows_per_second(address, model, source, folder / "out.npz")
-                    each[workers] = rows_per_second(address, model, source, folder / "out.npz")
+            each = {workers: rows_per_second(folder, model, source, workers) for workers in (1, 2)}
             ratios.append(each[2] / each[1])
             print(f"{model}: {each[1]:.0f} and {each[2]:.0f} rows/s, ratio {ratios[-1]:.2f}", flush=True)
         print(f"{model}: two workers do {statistics.median(ratios):.2f} times the work of one")

@@ -81,6 +81,8 @@ pub struct StackOptions {
     pub prefix: String,
     /// More lines of nats-server's configuration.
     pub nats_config: String,
+    /// More environment for nats-server, such as `GOGC`.
+    pub nats_env: Vec<(String, String)>,
     /// Where the log lines of all processes go.
     pub log: Log,
     /// Models every worker must serve to be ready; `None` for all in the folder.
@@ -108,6 +110,7 @@ impl StackOptions {
             plan: AssetPlan::default(),
             prefix: "infer".to_owned(),
             nats_config: String::new(),
+            nats_env: Vec::new(),
             log: Log::Quiet,
             expect: None,
             ready_within: Some(Duration::from_secs(120)),
@@ -162,6 +165,7 @@ impl Stack {
             max_file: options.plan.file_bytes(),
             max_memory: options.plan.memory_bytes(),
             more: options.nats_config,
+            environment: options.nats_env,
             log: options.log.clone(),
             ..NatsOptions::new(data.path())
         })

@@ -51,6 +51,8 @@ pub struct NatsOptions {
     pub max_payload: ByteSize,
     /// More lines of its configuration, such as an `authorization` block.
     pub more: String,
+    /// More of its environment, such as `GOGC`.
+    pub environment: Vec<(String, String)>,
     /// Where its warnings go.
     pub log: Log,
 }
@@ -68,6 +70,7 @@ impl NatsOptions {
             max_memory: plan.memory_bytes(),
             max_payload: ByteSize::mib(1),
             more: String::new(),
+            environment: Vec::new(),
             log: Log::Quiet,
         }
     }
@@ -218,7 +221,7 @@ async fn launch(program: &Path, options: &NatsOptions, data: &Path) -> Result<Pr
         label: "nats".to_owned(),
         program: program.to_owned(),
         arguments: vec!["--config".into(), config.into()],
-        environment: Vec::new(),
+        environment: options.environment.clone(),
         shown: Shown::NatsProblems,
         on_orphaned: "TERM",
     };

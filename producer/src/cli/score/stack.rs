@@ -4,14 +4,18 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use anyhow::bail;
 use inferq::{
-    Client,
+    AssetPlan, Client,
+    assets::Storage,
     stack::{DataFolder, Log, RedisChoice, Stack, StackOptions},
 };
 
 use super::super::{Global, output::Output};
 
 /// Rows of one forward pass in a private stack, which has no live traffic to keep waiting.
-const BATCH_ROWS: &str = "256";
+const WORKER_ENV: [(&str, &str); 1] = [("INFERQ_MAX_BATCH_ROWS", "256")];
+/// nats-server handles large messages that nobody needs a moment later, and by default spends a third of its
+/// time on collecting them; with a heap that may grow fourfold, up to a limit, a tenth.
+const SERVER_ENV: [(&str, &str); 2] = [("GOGC", "400"), ("GOMEMLIMIT", "1GiB")];
 
 /// The private stack.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,7 +53,7 @@ impl StackArgs {
             ),
             (Some(models), false) => {
                 output.note("starting a private nats-server and workers");
-                let mut worker_args = vec!["--max-batch-rows".to_owned(), BATCH_ROWS.to_owned()];
+                let mut worker_args = Vec::new();
                 if let Some(endpoint) = &global.otlp_endpoint {
                     worker_args.extend(["--otlp-endpoint".to_owned(), endpoint.clone()]);
                 }
@@ -60,6 +64,13 @@ impl StackArgs {
                     redis: RedisChoice::Off,
                     worker_bin: self.worker_bin,
                     worker_args,
+                    worker_env: unless_set(&WORKER_ENV),
+                    // Whoever has the rows can send them again.
+                    plan: AssetPlan {
+                        bulk_storage: Storage::Memory,
+                        ..AssetPlan::default()
+                    },
+                    nats_env: unless_set(&SERVER_ENV),
                     prefix: global.prefix.clone(),
                     log: Log::Quiet,
                     ..StackOptions::new(models)
@@ -68,6 +79,16 @@ impl StackArgs {
             }
         }
     }
+}
+
+/// What this process has set itself is handed on, and goes before.
+fn unless_set(environment: &[(&str, &str)]) -> Vec<(String, String)> {
+    let unset = environment
+        .iter()
+        .filter(|(name, _)| std::env::var_os(name).is_none());
+    unset
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 impl Place {
