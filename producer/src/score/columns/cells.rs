@@ -185,26 +185,38 @@ impl<'a> Cells<'a> {
         if !nesting.note(depth, range.len()) {
             return Err("lists of different lengths side by side".to_owned());
         }
-        let whole = |array: &dyn Array| array.null_count() == 0;
-        match (self, datatype) {
-            (Self::Fp32(array), DataType::Fp32) if whole(array) => {
-                let values = &array.values()[range];
-                out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            }
-            (Self::Uint8(array), DataType::Uint8) if whole(array) => {
-                out.extend_from_slice(&array.values()[range]);
-            }
-            (Self::Int64(array), DataType::Int64) if whole(array) => {
-                let values = &array.values()[range];
-                out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            }
-            _ => {
-                for item in range {
-                    self.append_at(item, datatype, depth + 1, nesting, out)?;
-                }
-            }
+        if let (Some(bytes), Some(size)) = (self.elements(datatype), datatype.size()) {
+            out.extend_from_slice(&bytes[range.start * size..range.end * size]);
+            return Ok(());
+        }
+        for item in range {
+            self.append_at(item, datatype, depth + 1, nesting, out)?;
         }
         Ok(())
+    }
+
+    /// All cells as elements of `datatype`, if that is how they lie in memory and none is null.
+    fn elements(&self, datatype: DataType) -> Option<&[u8]> {
+        fn bytes<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>) -> &[u8] {
+            array.values().inner().as_slice()
+        }
+        if cfg!(target_endian = "big") || self.array().null_count() > 0 {
+            return None;
+        }
+        match (self, datatype) {
+            (Self::Int8(array), DataType::Int8) => Some(bytes(array)),
+            (Self::Int16(array), DataType::Int16) => Some(bytes(array)),
+            (Self::Int32(array), DataType::Int32) => Some(bytes(array)),
+            (Self::Int64(array), DataType::Int64) => Some(bytes(array)),
+            (Self::Uint8(array), DataType::Uint8) => Some(bytes(array)),
+            (Self::Uint16(array), DataType::Uint16) => Some(bytes(array)),
+            (Self::Uint32(array), DataType::Uint32) => Some(bytes(array)),
+            (Self::Uint64(array), DataType::Uint64) => Some(bytes(array)),
+            (Self::Fp16(array), DataType::Fp16) => Some(bytes(array)),
+            (Self::Fp32(array), DataType::Fp32) => Some(bytes(array)),
+            (Self::Fp64(array), DataType::Fp64) => Some(bytes(array)),
+            _ => None,
+        }
     }
 
     /// The number in a cell of a number column.
@@ -275,5 +287,32 @@ mod tests {
         assert!(append(1, DataType::Fp32).is_err());
         assert_eq!(append(2, DataType::Int8), Ok(vec![2]));
         assert!(append(0, DataType::Int8).is_err());
+    }
+
+    #[test]
+    fn lists_of_numbers_are_copied_as_they_lie_from_their_place_on() {
+        let rows = [1.5_f32, 2.5, 3.5].map(|first| Some([Some(first), Some(-first)]));
+        let lists = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(rows, 2);
+        // A slice: its first cell is not the first one in memory.
+        let lists: ArrayRef = std::sync::Arc::new(lists.slice(1, 2));
+        let cells = Cells::of(&lists, false).expect("numbers");
+        for (row, expected) in [[2.5_f32, -2.5], [3.5, -3.5]].into_iter().enumerate() {
+            for datatype in [DataType::Fp32, DataType::Fp64] {
+                let mut out = Vec::new();
+                let done = cells.append(row, datatype, &mut Nesting::default(), &mut out);
+                done.expect("numbers");
+                let wanted: Vec<u8> = match datatype {
+                    DataType::Fp32 => expected
+                        .iter()
+                        .flat_map(|value| value.to_le_bytes())
+                        .collect(),
+                    _ => expected
+                        .iter()
+                        .flat_map(|value| f64::from(*value).to_le_bytes())
+                        .collect(),
+                };
+                assert_eq!(out, wanted, "row {row} as {datatype}");
+            }
+        }
     }
 }

@@ -157,6 +157,10 @@ fn rows(input: &Input, columns: &[Column<'_>], faults: &mut Faults) -> Filled {
             data.truncate(start);
             faults.add(row, || reason);
         }
+        if row == 0 && input.spec.datatype.size().is_some() {
+            // The others must be as long.
+            data.reserve(data.len() * (faults.0.len() - 1));
+        }
         ends.push(data.len());
     }
     Filled {

@@ -146,7 +146,7 @@ impl Table for Arrays {
         for array in &mut self.arrays {
             let bytes = array.rows(rows);
             let bytes = bytes.map_err(|error| short(&self.file, &array.name, error))?;
-            columns.push(values::array(&array.header, &bytes));
+            columns.push(values::array(&array.header, bytes));
         }
         self.left -= rows as u64;
         let batch = RecordBatch::try_new(self.columns.clone(), columns)

@@ -7,8 +7,8 @@ use arrow_array::types::{
     UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{ArrayRef, ArrowPrimitiveType, BooleanArray, FixedSizeListArray, PrimitiveArray};
+use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_schema::{DataType, Field};
-use half::f16;
 
 use super::header::{Header, Kind};
 
@@ -43,23 +43,23 @@ fn element(header: &Header) -> DataType {
 }
 
 /// The column of whole rows in `bytes`.
-pub(super) fn array(header: &Header, bytes: &[u8]) -> ArrayRef {
+pub(super) fn array(header: &Header, bytes: Vec<u8>) -> ArrayRef {
     let elements: ArrayRef = match element(header) {
         DataType::Boolean => {
             let values = bytes.iter().map(|byte| Some(*byte != 0));
             Arc::new(values.collect::<BooleanArray>())
         }
-        DataType::Int8 => numbers::<Int8Type, 1>(header, bytes, i8::from_le_bytes),
-        DataType::Int16 => numbers::<Int16Type, 2>(header, bytes, i16::from_le_bytes),
-        DataType::Int32 => numbers::<Int32Type, 4>(header, bytes, i32::from_le_bytes),
-        DataType::Int64 => numbers::<Int64Type, 8>(header, bytes, i64::from_le_bytes),
-        DataType::UInt8 => numbers::<UInt8Type, 1>(header, bytes, u8::from_le_bytes),
-        DataType::UInt16 => numbers::<UInt16Type, 2>(header, bytes, u16::from_le_bytes),
-        DataType::UInt32 => numbers::<UInt32Type, 4>(header, bytes, u32::from_le_bytes),
-        DataType::UInt64 => numbers::<UInt64Type, 8>(header, bytes, u64::from_le_bytes),
-        DataType::Float16 => numbers::<Float16Type, 2>(header, bytes, f16::from_le_bytes),
-        DataType::Float32 => numbers::<Float32Type, 4>(header, bytes, f32::from_le_bytes),
-        _ => numbers::<Float64Type, 8>(header, bytes, f64::from_le_bytes),
+        DataType::Int8 => numbers::<Int8Type>(header, bytes),
+        DataType::Int16 => numbers::<Int16Type>(header, bytes),
+        DataType::Int32 => numbers::<Int32Type>(header, bytes),
+        DataType::Int64 => numbers::<Int64Type>(header, bytes),
+        DataType::UInt8 => numbers::<UInt8Type>(header, bytes),
+        DataType::UInt16 => numbers::<UInt16Type>(header, bytes),
+        DataType::UInt32 => numbers::<UInt32Type>(header, bytes),
+        DataType::UInt64 => numbers::<UInt64Type>(header, bytes),
+        DataType::Float16 => numbers::<Float16Type>(header, bytes),
+        DataType::Float32 => numbers::<Float32Type>(header, bytes),
+        _ => numbers::<Float64Type>(header, bytes),
     };
     match datatype(header) {
         DataType::FixedSizeList(item, size) => Arc::new(
@@ -70,19 +70,18 @@ pub(super) fn array(header: &Header, bytes: &[u8]) -> ArrayRef {
     }
 }
 
-fn numbers<T: ArrowPrimitiveType, const SIZE: usize>(
-    header: &Header,
-    bytes: &[u8],
-    from_le_bytes: fn([u8; SIZE]) -> T::Native,
-) -> ArrayRef {
-    let (elements, _) = bytes.as_chunks::<SIZE>();
-    let value = |element: &[u8; SIZE]| {
-        let mut element = *element;
-        if header.big_endian {
+fn numbers<T: ArrowPrimitiveType>(header: &Header, mut bytes: Vec<u8>) -> ArrayRef {
+    if header.big_endian != cfg!(target_endian = "big") {
+        for element in bytes.chunks_exact_mut(size_of::<T::Native>()) {
             element.reverse();
         }
-        from_le_bytes(element)
-    };
-    let values = elements.iter().map(value);
-    Arc::new(PrimitiveArray::<T>::from_iter_values(values))
+    }
+    let elements = bytes.len() / size_of::<T::Native>();
+    let mut buffer = Buffer::from_vec(bytes);
+    if !buffer.as_ptr().cast::<T::Native>().is_aligned() {
+        // Bytes may lie anywhere; the allocator gives them a place that suits all numbers.
+        buffer = Buffer::from_slice_ref(buffer.as_slice());
+    }
+    let values = ScalarBuffer::new(buffer, 0, elements);
+    Arc::new(PrimitiveArray::<T>::new(values, None))
 }
