@@ -2,14 +2,14 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use inferq_schemas::JobId;
+use inferq_schemas::{JobId, Tensor};
 use tokio::sync::watch;
 
 use super::{
-    chunks::{Answered, Chunks},
+    chunks::{Answered, Chunks, rows_of},
     error::ScoreError,
     finish::finish,
     folder::{Manifest, RunFolder},
@@ -26,8 +26,12 @@ use super::{
 };
 use crate::client::Client;
 
-/// Stands for a chunk in the id of the job that is sent before the first one, to see what rows cost and give.
+/// Stands for a chunk in the ids of the jobs that are sent before the first one, to see what rows cost and give.
 const PROBE: u64 = u64::MAX;
+/// Rows of the first of them.
+const FEW: usize = 4;
+/// All rows are tried that were prepared for it if that takes no longer: nothing else runs meanwhile.
+const PROBE_TAKES: Duration = Duration::from_millis(100);
 
 /// Scores a table with a model, through the queue.
 ///
@@ -109,7 +113,7 @@ impl Score {
             }
         }
         let chunks = Arc::new(self.chunks(client, &served, unfinished.as_ref()));
-        let probe = chunks.score(PROBE, prepared.tried.clone()).await?;
+        let probe = probe(&chunks, &prepared.tried).await?;
         let layout = Layout::of(prepared.kept.clone(), &probe)?;
         let folder = match unfinished {
             Some(folder) => folder,
@@ -188,19 +192,14 @@ impl Score {
         }
     }
 
-    fn chunk_rows(
-        &self,
-        served: &Served,
-        sample: &[inferq_schemas::Tensor],
-        probe: &Answered,
-    ) -> usize {
+    fn chunk_rows(&self, served: &Served, sample: &[Tensor], probe: &Answered) -> usize {
         if !served.takes_many_rows {
             return 1;
         }
         if let Some(rows) = self.options.chunk_rows {
             return rows.get();
         }
-        let bytes = |tensors: &[inferq_schemas::Tensor]| -> usize {
+        let bytes = |tensors: &[Tensor]| -> usize {
             let all: usize = tensors.iter().map(|tensor| tensor.data.len()).sum();
             all / tensors.first().map_or(1, |tensor| tensor.rows().max(1))
         };
@@ -213,6 +212,17 @@ impl Score {
             compute: probe.row_takes(),
         })
     }
+}
+
+/// Scores a few rows, and more where they are cheap, since a row costs less the more of them run together.
+async fn probe(chunks: &Arc<Chunks>, rows: &[Tensor]) -> Result<Answered, ScoreError> {
+    let all = rows.first().map_or(0, Tensor::rows);
+    let few = chunks.score(PROBE, rows_of(rows, 0..FEW.min(all))).await?;
+    let more = u32::try_from(all).unwrap_or(u32::MAX);
+    if all <= FEW || few.row_takes().saturating_mul(more) > PROBE_TAKES {
+        return Ok(few);
+    }
+    chunks.score(PROBE, rows.to_vec()).await
 }
 
 /// Runs what blocks beside what must not wait.
