@@ -30,6 +30,8 @@ struct Rate {
 impl Rate {
     /// Weight of the newest interval.
     const NEWEST: f64 = 0.2;
+    /// Shorter intervals say nothing.
+    const LEAST: Duration = Duration::from_millis(50);
 
     fn new(rows: u64) -> Self {
         Self {
@@ -40,8 +42,10 @@ impl Rate {
     }
 
     fn update(&mut self, rows: u64) -> f64 {
-        let passed = self.since.elapsed().as_secs_f64();
-        if passed > 0.0 {
+        let passed = self.since.elapsed();
+        // What came before the first look took nobody knows how long.
+        if passed >= Self::LEAST {
+            let passed = passed.as_secs_f64();
             let newest = rows.saturating_sub(self.rows) as f64 / passed;
             self.per_second = if self.per_second == 0.0 {
                 newest
@@ -77,7 +81,7 @@ pub(super) async fn watch(progress: watch::Receiver<Progress>, client: Client, o
             continue;
         }
         let per_second = rate
-            .get_or_insert_with(|| Rate::new(now.rows_before))
+            .get_or_insert_with(|| Rate::new(now.rows))
             .update(now.rows);
         let left = left(&now, began.elapsed());
         match &bar {
@@ -143,6 +147,15 @@ fn draw(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_there_at_the_first_look_is_no_speed() {
+        let mut rate = Rate::new(5_000);
+        assert_eq!(rate.update(5_001), 0.0, "too early to tell");
+        rate.since -= Duration::from_secs(1);
+        let first = rate.update(5_100);
+        assert!((98.0..=100.0).contains(&first), "{first}");
+    }
 
     #[test]
     fn rows_of_before_do_not_make_the_rest_look_short() {
