@@ -23,6 +23,7 @@ pub mod link;
 pub mod lone;
 pub mod memory;
 pub mod plain;
+pub mod process;
 pub mod proxy;
 pub mod scrape;
 

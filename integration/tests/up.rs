@@ -1,4 +1,4 @@
-//! `inferq up` and a worker that is worn out: it is started again, and goes on where it was.
+//! `inferq up` and workers that end: they are started again, and go on where they were.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -43,13 +43,18 @@ impl Up {
 
     /// Asks it to end and waits until it has.
     async fn stop(mut self) -> Result<()> {
-        let pid = self.child.id().context("it runs")?.to_string();
-        let asked = Command::new("kill").arg(pid).status().await?;
-        ensure!(asked.success(), "it could not be asked to end");
+        signal("-TERM", self.child.id().context("it runs")?).await?;
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await??;
         ensure!(status.success(), "{status}");
         Ok(())
     }
+}
+
+async fn signal(signal: &str, pid: u32) -> Result<()> {
+    let mut kill = Command::new("kill");
+    let sent = kill.args([signal, &pid.to_string()]).status().await?;
+    ensure!(sent.success(), "{signal} could not be sent to {pid}");
+    Ok(())
 }
 
 /// Reads on whether or not anybody wants to know.
@@ -113,6 +118,37 @@ async fn a_worker_that_is_worn_out_is_started_again_and_no_other_job_is_lost() -
     assert_eq!(outcome.status(), Status::Dead, "{}", outcome.text());
     let next = ready(&client).await?;
     assert!(next.id == first.id && next.pid != first.pid, "{next:?}");
+    client.close().await;
+    up.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_is_started_again_and_one_that_drained_is_not() -> Result<()> {
+    let (models, data) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    fixtures::add_digits(models.path(), "digits")?;
+    let mut up = Up::start(models.path(), data.path())?;
+    let announced = line_with(&mut up.out, "nats://").await?;
+    let url = announced.split_whitespace().last().context("an address")?;
+    let client = Client::connect(url).await?;
+    let first = ready(&client).await?;
+    signal("-KILL", first.pid).await?;
+    let told = line_with(&mut up.err, "worker-1 ended").await?;
+    assert!(
+        told.contains("SIGKILL") && told.contains("starts again in 250ms"),
+        "{told}"
+    );
+    let image = &digits::held_out()?[0];
+    let jobs = submit_all(&client, vec![uncached(image)]).await?;
+    assert_eq!(
+        client.result(&jobs[0], PATIENCE).await?.status(),
+        Status::Ok
+    );
+    let next = ready(&client).await?;
+    assert!(next.id == first.id && next.pid != first.pid, "{next:?}");
+    signal("-TERM", next.pid).await?;
+    let told = line_with(&mut up.err, "worker-1 ended").await?;
+    assert!(!told.contains("starts again"), "{told}");
+    line_with(&mut up.err, "no worker is left").await?;
     client.close().await;
     up.stop().await
 }

@@ -1,9 +1,47 @@
-//! Without a server, the command brings its own, and leaves nothing behind.
+//! Without a server, the command brings its own, looks after it, and leaves nothing behind.
 
-use anyhow::Result;
-use inferq_integration::models_folder;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
+use inferq_integration::process::child_of;
+use inferq_integration::{PATIENCE, models_folder};
+
+use super::resume::{CHUNKS, SLOWLY, TIMES, has_kept};
 use super::{finish, program, rows, succeed, table};
+
+fn alone(input: &Path, output: &Path, more: &[&str]) -> Result<Command> {
+    let mut command = program()?;
+    command
+        .args(["score", "--model", "digits", "--models"])
+        .arg(models_folder())
+        .arg("--in")
+        .arg(input)
+        .arg("--out")
+        .arg(output)
+        .args(more)
+        .env_remove("INFERQ_NATS");
+    Ok(command)
+}
+
+/// A slow run that has kept something.
+async fn begin(input: &Path, output: &Path) -> Result<Child> {
+    let more = [&CHUNKS[..], &SLOWLY].concat();
+    let mut command = alone(input, output, &more)?;
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    has_kept(output, &mut child, 1).await?;
+    Ok(child)
+}
+
+fn kill(pid: u32) -> Result<()> {
+    let killed = Command::new("kill")
+        .args(["-KILL", &pid.to_string()])
+        .status()?;
+    ensure!(killed.success(), "{pid} is there no more");
+    Ok(())
+}
 
 #[tokio::test]
 async fn a_private_stack_scores_and_is_gone_afterwards() -> Result<()> {
@@ -12,18 +50,54 @@ async fn a_private_stack_scores_and_is_gone_afterwards() -> Result<()> {
     let images = table(&input, 1)?;
     let temporary = home.path().join("tmp");
     std::fs::create_dir(&temporary)?;
-    let mut command = program()?;
-    command.args(["score", "--model", "digits", "--models"]);
-    command
-        .arg(models_folder())
-        .arg("--in")
-        .arg(&input)
-        .arg("--out")
-        .arg(&output);
-    command.env("TMPDIR", &temporary).env_remove("INFERQ_NATS");
+    let mut command = alone(&input, &output, &[])?;
+    command.env("TMPDIR", &temporary);
     succeed(command).await?;
     assert_eq!(rows(&output)?.1.len(), images.len());
     assert_eq!(std::fs::read_dir(&temporary)?.count(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_private_worker_that_is_killed_is_started_again_and_a_private_server_ends_the_run()
+-> Result<()> {
+    let home = tempfile::tempdir()?;
+    let input = home.path().join("rows.csv");
+    let (calm, harried) = (
+        home.path().join("calm.csv"),
+        home.path().join("harried.csv"),
+    );
+    table(&input, TIMES)?;
+    succeed(alone(&input, &calm, &CHUNKS)?).await?;
+    let child = begin(&input, &harried).await?;
+    let first = child_of(child.id(), "inferq-worker")?.context("it has a worker")?;
+    kill(first)?;
+    let another = async {
+        while child_of(child.id(), "inferq-worker")?.is_none_or(|worker| worker == first) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    let came = tokio::time::timeout(PATIENCE, another).await;
+    came.context("no other worker has come")??;
+    kill(child_of(child.id(), "nats-server")?.context("it has a server")?)?;
+    let ended = tokio::task::spawn_blocking(|| child.wait_with_output()).await??;
+    let said = String::from_utf8(ended.stderr)?;
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("worker-1 ended") && said.contains("starts again"),
+        "{said}"
+    );
+    assert!(
+        said.contains("nats-server ended") && said.contains("--resume"),
+        "{said}"
+    );
+    let more = [&CHUNKS[..], &["--resume"]].concat();
+    succeed(alone(&input, &harried, &more)?).await?;
+    assert!(
+        fs::read(&calm)? == fs::read(&harried)?,
+        "the output differs"
+    );
     Ok(())
 }
 

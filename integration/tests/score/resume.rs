@@ -12,16 +12,16 @@ use inferq_integration::{PATIENCE, stack};
 use super::{beside, finish, score, succeed, table};
 
 /// Small chunks, so that a run has many of them and can be interrupted anywhere.
-const CHUNKS: [&str; 4] = ["--keep", "id", "--chunk-rows", "4"];
+pub(super) const CHUNKS: [&str; 4] = ["--keep", "id", "--chunk-rows", "4"];
 /// One executor's time is shared, so that a run takes long enough to be interrupted.
-const SLOWLY: [&str; 2] = ["--max-share", "0.004"];
+pub(super) const SLOWLY: [&str; 2] = ["--max-share", "0.004"];
 
 /// How often the held-out digits are scored: 1 800 chunks of some milliseconds each, so that a run is still at
 /// it when it has kept something for the third time.
-const TIMES: usize = 12;
+pub(super) const TIMES: usize = 12;
 
 /// Waits until a run has kept something.
-async fn has_kept(output: &Path, child: &mut Child, parts: usize) -> Result<()> {
+pub(super) async fn has_kept(output: &Path, child: &mut Child, parts: usize) -> Result<()> {
     let folder = beside(output, ".run");
     let kept = async {
         loop {

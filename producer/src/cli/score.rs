@@ -154,12 +154,19 @@ impl ScoreArgs {
             }
         });
         let ended = tokio::select! {
-            ended = score.run(place.client()) => Some(ended),
-            _ = interrupts => None,
+            ended = score.run(place.client()) => Ok(Some(ended)),
+            _ = interrupts => Ok(None),
+            error = place.keep(output) => Err(error),
         };
         watching.abort();
         // The bar leaves its line when its task is dropped.
         watching.await.ok();
+        // Workers without a server would wait for it; a stack that is dropped is killed.
+        let ended = ended.context(if to_stdout {
+            "the private stack cannot go on"
+        } else {
+            "the private stack cannot go on; what is finished is kept, go on with --resume"
+        })?;
         place.stop().await?;
         match ended {
             Some(Ok(summary)) => {

@@ -1,29 +1,23 @@
 //! `inferq up`: everything on this machine in one terminal.
 
-mod worn_out;
-
 use std::{
-    collections::HashSet,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use inferq::{
     AssetPlan, WorkerRecord,
     stack::{DataFolder, Log, Port, RedisChoice, Stack, StackError, StackOptions},
 };
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
 
 use super::{Ended, Global, output::Output};
-use worn_out::{Restarts, is_worn_out};
 
 /// Loading and proving a large model takes a while; after this the first report comes without it.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(250);
 const DEFAULT_PORT: u16 = 4222;
 
 /// Run nats-server, Redis and workers here, until Ctrl-C.
@@ -104,58 +98,22 @@ impl Up {
     }
 }
 
-/// Until somebody asks to stop, nats-server ends, or a worker is worn out again and again.
+/// Until somebody asks to stop, nats-server ends, or a worker ends again and again.
 async fn serve(stack: &Stack, stop: &mut Stop, output: &Output) -> anyhow::Result<Ended> {
     tokio::select! {
         ready = stack.wait_ready(READY_WITHIN) => match ready {
             Ok(()) => {}
             Err(error @ StackError::NotReady { .. }) => output.note(&format!("{error}; going on without")),
-            // Jobs that an earlier run has left may wear a worker out before the others are ready.
-            Err(StackError::WorkerEnded { status, .. }) if is_worn_out(status) => {}
+            // Jobs that an earlier run has left may end a worker before the others are ready.
+            Err(error) if error.is_crash() => {}
             Err(error) => return Err(error.into()),
         },
         () = stop.asked() => return Ok(Ended::Well),
     }
     announce(stack, output).await?;
-    let (mut mourned, mut restarts) = (HashSet::new(), Restarts::default());
-    loop {
-        tokio::select! {
-            () = stop.asked() => return Ok(Ended::Well),
-            () = tokio::time::sleep(LOOK) => {}
-        }
-        if stack.nats().has_exited() {
-            bail!("nats-server ended. It said:{}", stack.nats().last_lines());
-        }
-        let workers = stack.workers();
-        let running = workers.iter().filter(|worker| worker.is_running()).count();
-        for (index, worker) in workers.iter().enumerate() {
-            let Some(status) = worker.exited() else {
-                continue;
-            };
-            if !mourned.insert(index) {
-                continue;
-            }
-            let id = worker.id();
-            if is_worn_out(status) {
-                let pause = restarts.worn_out(index, Instant::now());
-                let pause = pause.with_context(|| format!("{id} is not started again"))?;
-                output.note(&format!(
-                    "{id} is worn out ({status}): forward passes do not return; it starts again in {}",
-                    humantime::format_duration(pause)
-                ));
-                continue;
-            }
-            output.note(&format!(
-                "{id} ended ({status}), {running} still run; what it held is delivered to others"
-            ));
-            if running == 0 && restarts.pending() == 0 {
-                output.note("no worker is left: jobs wait in the queue until you stop this and run it again");
-            }
-        }
-        for index in restarts.due(Instant::now()) {
-            stack.restart_worker(index).await?;
-            mourned.remove(&index);
-        }
+    tokio::select! {
+        () = stop.asked() => Ok(Ended::Well),
+        error = stack.keep(|happened| output.note(happened)) => Err(error.into()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::keep::End;
 use crate::{assets::AssetError, error::ConnectError};
 
 /// Why a stack does not run, and what to do about it.
@@ -75,7 +76,7 @@ pub enum StackError {
         source: io::Error,
     },
     /// The nats-server ended.
-    #[error("nats-server ended right away. It said:{lines}")]
+    #[error("nats-server ended. It said:{lines}")]
     NatsEnded {
         /// Its last lines.
         lines: String,
@@ -118,6 +119,25 @@ pub enum StackError {
         /// What is missing, a phrase per worker.
         waiting_for: Vec<String>,
     },
+    /// A worker ended again and again.
+    #[error(
+        "{worker} ended {times} times within {}, at last with {status}, and is not started again: {advice}. It said:{lines}",
+        humantime::format_duration(*.within)
+    )]
+    TooOften {
+        /// Which one.
+        worker: String,
+        /// How often.
+        times: usize,
+        /// Within how long.
+        within: Duration,
+        /// How, the last time.
+        status: std::process::ExitStatus,
+        /// What to do about it.
+        advice: &'static str,
+        /// Its last lines.
+        lines: String,
+    },
     /// Only a worker that has ended can be started again.
     #[error("worker {} is running, or was never started", .index + 1)]
     NotEnded {
@@ -127,6 +147,15 @@ pub enum StackError {
 }
 
 impl StackError {
+    /// Whether a worker ended that [`Stack::keep`](super::Stack::keep) starts again, as a job may end one that has
+    /// hardly begun.
+    pub fn is_crash(&self) -> bool {
+        let Self::WorkerEnded { status, .. } = self else {
+            return false;
+        };
+        matches!(End::of(*status), End::WornOut | End::Crashed)
+    }
+
     pub(super) fn folder(path: &Path, source: io::Error) -> Self {
         Self::Folder {
             path: path.to_owned(),

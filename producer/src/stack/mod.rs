@@ -6,6 +6,7 @@
 //! redis.rs     redis-server behind a Unix socket, if it is installed
 //! workers.rs   N worker processes; one of them sweeps
 //! ready.rs     waiting until they say that they are ready
+//! keep.rs      starting those again that end by themselves
 //! folder.rs    the models folder, watched: a new model becomes known
 //! process.rs   a child process that cannot outlive us      find.rs   where the programs are
 //! log.rs       one log, each line under its process        spawner.rs   who starts them
@@ -17,6 +18,7 @@ mod data;
 mod error;
 mod find;
 mod folder;
+mod keep;
 mod log;
 pub mod nats;
 mod process;

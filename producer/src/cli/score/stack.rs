@@ -6,7 +6,7 @@ use anyhow::bail;
 use inferq::{
     AssetPlan, Client,
     assets::Storage,
-    stack::{DataFolder, Log, RedisChoice, Stack, StackOptions},
+    stack::{DataFolder, Log, RedisChoice, Stack, StackError, StackOptions},
 };
 
 use super::super::{Global, output::Output};
@@ -96,6 +96,14 @@ impl Place {
         match self {
             Self::Fleet(client) => client,
             Self::Private(stack) => stack.client(),
+        }
+    }
+
+    /// Keeps our own stack running; returns, with the reason, when that cannot be done.
+    pub(super) async fn keep(&self, output: &Output) -> StackError {
+        match self {
+            Self::Fleet(_) => std::future::pending().await,
+            Self::Private(stack) => stack.keep(|happened| output.note(happened)).await,
         }
     }
 
