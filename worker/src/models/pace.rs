@@ -9,9 +9,10 @@
 //! Nothing is known before `KEPT` runs, nor a moment after the last one: a worker that refuses all jobs of
 //! a model would measure no more, and never learn that the machine has become faster again.
 //!
-//! How many rows pay is told by the fastest of the last runs of each size, since all that disturbs one makes it
-//! slower; smaller sizes that were not run for a while are tried once more. Where a row takes as long alone as among
-//! others, as with large models on a processor, batches only make everybody else wait.
+//! How many rows pay is told by the fastest run of each size within a minute or two, since all that disturbs one makes
+//! it slower, and a busy machine disturbs many in a row. Smaller sizes that were not run for a while are tried once
+//! more; what is known of larger ones, and may be old, is measured anew before it counts. Where a row takes as long
+//! alone as among others, as with large models on a processor, batches only make everybody else wait.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,12 +24,16 @@ pub(crate) const KEPT: usize = 16;
 pub(crate) const FEW: usize = 4;
 /// How long a smaller size is left alone after its last run, beside [`BETWEEN`] times what that took: so trying all of
 /// them, a run each, costs less than a tenth of the time whatever a run takes.
-const FRESH_FOR: Duration = Duration::from_secs(5);
+const FRESH_FOR: Duration = Duration::from_secs(1);
 const BETWEEN: u32 = 64;
 /// Going from one batch to the next, beside the forward pass.
 const CHANGE: Duration = Duration::from_micros(100);
 /// So much more may a row take in a batch that is smaller than the best.
 const LOSS: f64 = 1.1;
+/// The fastest run of a size counts for one to two times as long, while there are others.
+const SPAN: Duration = Duration::from_secs(60);
+/// What is known of a size is old that was not run for so long: the machine may be another one by now.
+const OLD: Duration = Duration::from_secs(120);
 /// Sizes told apart: 1, 2 to 3, 4 to 7 rows and so on, the last without an end.
 const SIZES: usize = 17;
 /// How long after the last run its time holds, beside [`RUNS`] times that time.
@@ -43,24 +48,59 @@ pub struct Pace {
 
 #[derive(Default)]
 struct Size {
-    /// Rows and time of each, in the order of their end; the next overwrites the oldest.
-    runs: Vec<(usize, Duration)>,
+    /// Times in the order of their end; the next overwrites the oldest.
+    runs: Vec<Duration>,
     next: usize,
+    fastest: Option<Fastest>,
     /// Their median, and until when it holds.
     median: Option<(Duration, Instant)>,
     /// When the last of them ended and how long it took.
     last: Option<(Instant, Duration)>,
 }
 
+/// Seconds that a row takes in the fastest run of a span of time, and of the one before.
+struct Fastest {
+    since: Instant,
+    now: f64,
+    before: f64,
+}
+
+impl Fastest {
+    fn from(since: Instant, each: f64, before: f64) -> Self {
+        Self {
+            since,
+            now: each,
+            before,
+        }
+    }
+}
+
 impl Size {
     fn keep(&mut self, rows: usize, took: Duration, now: Instant) {
         if self.runs.len() < KEPT {
-            self.runs.push((rows, took));
+            self.runs.push(took);
         } else {
-            self.runs[self.next] = (rows, took);
+            self.runs[self.next] = took;
             self.next = (self.next + 1) % KEPT;
         }
+        let each = (took + CHANGE).as_secs_f64() / rows.max(1) as f64;
+        let is_old = self.is_old(now);
+        match &mut self.fastest {
+            Some(fastest) if !is_old => {
+                if now.saturating_duration_since(fastest.since) < SPAN {
+                    fastest.now = fastest.now.min(each);
+                } else {
+                    *fastest = Fastest::from(now, each, fastest.now);
+                }
+            }
+            old => *old = Some(Fastest::from(now, each, f64::INFINITY)),
+        }
         self.last = Some((now, took));
+    }
+
+    fn is_old(&self, now: Instant) -> bool {
+        self.last
+            .is_none_or(|(ended, _)| now.saturating_duration_since(ended) >= OLD)
     }
 
     fn is_fresh(&self, now: Instant) -> bool {
@@ -71,9 +111,8 @@ impl Size {
 
     /// Seconds that each row takes at the best.
     fn each(&self) -> Option<f64> {
-        let each = self.runs.iter();
-        let each = each.map(|(rows, took)| (*took + CHANGE).as_secs_f64() / (*rows).max(1) as f64);
-        (self.runs.len() >= FEW).then(|| each.fold(f64::INFINITY, f64::min))
+        let fastest = self.fastest.as_ref()?;
+        (self.runs.len() >= FEW).then(|| fastest.now.min(fastest.before))
     }
 }
 
@@ -84,7 +123,7 @@ impl Pace {
         let size = &mut sizes[size_of(rows)];
         size.keep(rows, took, now);
         if size.runs.len() == KEPT {
-            let mut sorted: Vec<Duration> = size.runs.iter().map(|(_, took)| *took).collect();
+            let mut sorted = size.runs.clone();
             sorted.sort_unstable();
             let median = sorted[KEPT / 2];
             size.median = Some((median, now + HOLDS + median * RUNS));
@@ -101,25 +140,39 @@ impl Pace {
 
     /// The fewest rows, of `most`, among which a row takes hardly longer than among the best number of them. A number
     /// that nobody has tried is asked for first, up to four times the answer: what does not pay so far seldom does
-    /// beyond.
+    /// beyond. So is one that would pay better by what is known of it, if that is old.
     pub fn pays(&self, most: usize, now: Instant) -> usize {
         let sizes = self.lock();
-        let each = sizes[..=size_of(most)].iter().map(Size::each);
-        let each: Vec<Option<f64>> = each.collect();
-        let known = each.iter().flatten().copied();
-        let best = known.fold(f64::INFINITY, f64::min);
-        let size = (0..each.len()).find_map(|size| {
-            let unknown = (size..each.len().min(size + 3)).find(|size| each[*size].is_none());
-            let enough = each[size].is_some_and(|each| each <= best * LOSS);
-            let is_fresh = sizes[size].is_fresh(now);
-            match each[size] {
-                None => Some(size),
-                Some(_) if enough => Some(unknown.unwrap_or(size)),
-                Some(_) => (!is_fresh).then_some(size),
+        let sizes = &sizes[..=size_of(most)];
+        let best = |old: bool| {
+            let known = sizes.iter().enumerate();
+            let known = known.filter(|(_, size)| size.is_old(now) == old);
+            let known = known.filter_map(|(index, size)| Some((size.each()?, index)));
+            known.min_by(|(a, _), (b, _)| a.total_cmp(b))
+        };
+        let (best, best_of_old) = (best(false), best(true));
+        let unknown = |size: usize| {
+            let around = size..sizes.len().min(size + 3);
+            around
+                .into_iter()
+                .find(|size| sizes[*size].each().is_none())
+        };
+        let size = (0..sizes.len()).find_map(|size| {
+            let Some(each) = sizes[size].each() else {
+                return Some(size);
+            };
+            let pays =
+                |best: Option<(f64, usize)>| best.is_none_or(|(best, _)| each <= best * LOSS);
+            if !pays(best) {
+                return (!sizes[size].is_fresh(now)).then_some(size);
+            }
+            match best_of_old {
+                Some((_, old)) if !pays(best_of_old) => Some(old),
+                _ => Some(unknown(size).unwrap_or(size)),
             }
         });
         match size {
-            Some(size) if size + 1 < each.len() => 1 << size,
+            Some(size) if size + 1 < sizes.len() => 1 << size,
             _ => most,
         }
     }
@@ -225,6 +278,44 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_is_busy_for_a_while_does_not_make_batches_larger() {
+        let (pace, mut now) = measured(&[(1, 5); FEW]);
+        for _ in 0..FEW {
+            pace.record(2, ms(10), now);
+            pace.record(4, ms(20), now);
+        }
+        assert_eq!(pace.pays(32, now), 1);
+        for run in 0..10_000 {
+            // Now and then one is left alone.
+            let took = if run % 1_000 == 999 { 5 } else { 9 };
+            now += ms(took);
+            pace.record(1, ms(took), now);
+            assert_eq!(pace.pays(32, now), 1, "after {run} runs");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_larger_sizes_and_old_is_measured_anew_before_it_counts() {
+        let (pace, start) = measured(&[(1, 5); FEW]);
+        for _ in 0..FEW {
+            pace.record(2, ms(10), start);
+            pace.record(4, ms(20), start);
+        }
+        // The machine has become slower for good.
+        let slow = |rows: usize| ms(9 * rows as u64);
+        let (mut now, mut larger) = (start, vec![]);
+        while now < start + 4 * OLD {
+            let rows = pace.pays(4, now);
+            if rows > 1 {
+                larger.push(rows);
+            }
+            now += slow(rows);
+            pace.record(rows, slow(rows), now);
+        }
+        assert!(!larger.is_empty() && larger.len() <= 4, "{larger:?}");
+    }
+
+    #[test]
     fn trying_sizes_again_costs_less_than_a_tenth_of_the_time() {
         for took in [10, 100, 1_000] {
             let (pace, start) = measured(&[(32, took); FEW]);
@@ -261,8 +352,8 @@ mod tests {
             }
             passes.push(count);
         }
-        // At most each smaller size once, and what is left.
-        assert!(passes[1..].iter().all(|passes| *passes <= 6), "{passes:?}");
+        // Once they are known, at most each smaller size once, and what is left.
+        assert!(passes[2..].iter().all(|passes| *passes <= 6), "{passes:?}");
     }
 
     #[test]
