@@ -5,8 +5,8 @@
 //! least executor time is next; between lanes 8:4:1; within a lane the earliest deadline first. Work
 //! larger than a batch is taken piece by piece. Work that nobody waits for any more is dropped, and so
 //! is work that takes longer than is left until its deadline (`models/pace.rs`): its job hears that at once.
-//! How large a batch may be for the deadlines of its rows is in `batch/size.rs`. Beside others (`batch/beside.rs`) it
-//! has no more rows than pay.
+//! How large a batch may be is in `batch/most.rs`: for the deadlines of its rows (`batch/size.rs`), and beside others
+//! (`batch/beside.rs`), where it has no more rows than pay.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::beside::Lately;
 use crate::batch::place::{GroupKey, Order, group_key, order};
-use crate::batch::size::{Ahead, rows_together};
 use crate::config::BatchLimits;
 use crate::deadline::Deadline;
 use crate::disposition::JobError;
@@ -28,6 +27,7 @@ use crate::models::Version;
 use crate::work::{Rows, Work};
 
 mod beside;
+mod most;
 mod place;
 mod size;
 
@@ -198,14 +198,11 @@ impl Waiting {
     /// When the longest waiting item has waited long enough, or now if a batch is full.
     fn due_at(&self) -> Option<Instant> {
         let oldest = self.items.values().map(|item| item.work.queued).min()?;
-        let full = self
-            .groups
-            .values()
-            .any(|group| group.units >= self.limits.max_batch_rows.get());
-        Some(if full {
+        let wait = self.limits.batch_wait;
+        Some(if wait.is_zero() || self.has_full_batch() {
             oldest
         } else {
-            oldest + self.limits.batch_wait
+            oldest + wait
         })
     }
 
@@ -279,60 +276,6 @@ impl Waiting {
             CloseReason::Wait
         };
         batch(slices, close)
-    }
-
-    /// Most rows of a batch that begins with `lane`.
-    fn rows_that_pay(&self, key: &GroupKey, lane: Lane) -> usize {
-        let most = self.limits.max_batch_rows.get();
-        let lanes = self.groups.get(key).map(|group| &group.lanes);
-        let first = lanes.and_then(|lanes| lanes.get(&lane)?.first());
-        let Some(first) = first.and_then(|order| self.items.get(&order.id)) else {
-            return most;
-        };
-        let (now, pace) = (Instant::now(), &first.work.version.pace);
-        let full = pace.least(most, now).unwrap_or_default();
-        let others =
-            self.waits_beside(key, lane) || self.lately.others((&key.model, lane), full, now);
-        if others && !key.runs_alone() {
-            pace.pays(most, now)
-        } else {
-            most
-        }
-    }
-
-    /// Whether anything waits but this lane of this model.
-    fn waits_beside(&self, key: &GroupKey, lane: Lane) -> bool {
-        self.groups.iter().any(|(other, group)| {
-            other.model != key.model || group.lanes.keys().any(|other| *other != lane)
-        })
-    }
-
-    /// Rows of a group that should leave together, which fill a batch unless that makes some of them late.
-    fn rows_together(&self, key: &GroupKey, lanes: &[Lane]) -> usize {
-        let most = self.limits.max_batch_rows.get();
-        let (Some(group), false) = (self.groups.get(key), key.runs_alone()) else {
-            return most;
-        };
-        let orders = lanes.iter().filter_map(|lane| group.lanes.get(lane));
-        let items = orders
-            .flatten()
-            .filter_map(|order| self.items.get(&order.id));
-        let (mut ahead, mut rows, mut pace) = (Vec::new(), 0, None);
-        for item in items {
-            let left = item.work.units() - item.next;
-            ahead.push(Ahead {
-                rows: left,
-                deadline: item.work.deadline,
-            });
-            (rows, pace) = (rows + left, Some(&item.work.version.pace));
-            if rows > most {
-                break;
-            }
-        }
-        let now = Instant::now();
-        let takes = |rows| pace.and_then(|pace| pace.least(rows, now));
-        // Work without rows leaves too.
-        rows_together(&ahead, most, now, takes).max(1)
     }
 
     /// Up to `most` units of the first item of `lane`; an item that is used up leaves.
