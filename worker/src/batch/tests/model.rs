@@ -126,6 +126,10 @@ impl List {
         if !alone && left_of_group && batch.close != CloseReason::Others {
             assert_eq!(units, most, "rows were left that had room");
         }
+        if batch.close == CloseReason::Others {
+            let pays = first.work.version.pace.pays(most, Instant::now());
+            assert_eq!(units, pays, "as many rows as pay");
+        }
         self.listed
             .retain(|listed| listed.taken < listed.work.units());
     }
