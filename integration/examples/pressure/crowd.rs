@@ -3,31 +3,26 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use futures::{StreamExt, stream};
 use inferq::bench::{self, BenchOptions, BenchReport, End, Load, Mode};
 use inferq::queue::PurgeOptions;
 use inferq::stack::{Stack, StackOptions};
-use inferq::{Client, Job, Lane, ModelName};
-use inferq_integration::{digits, fixtures, hazards, messages_in, start};
+use inferq::{Client, Lane, ModelName};
+use inferq_integration::{digits, fixtures, hazards, start};
 
-use crate::{Figure, process};
+use crate::{Figure, busy, flood, process};
 
 const MODELS: usize = 100;
-/// How often it is looked whether so many still do.
-const LOOK: Duration = Duration::from_millis(5);
 /// Before each measurement the same load, unmeasured: the worker learns how large a batch pays.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// Jobs that always wait for the other one.
-const FLOOD: usize = 2_000;
-/// Jobs that are added to them at a time: more at once would measure who submits them.
-const TOP_UP: usize = 100;
-
 /// Two models of a kind: one that is looked at, and one that is flooded.
 struct Kind {
     what: &'static str,
     models: [String; 2],
     /// Jobs a second of the one that is looked at.
     rate: f64,
+    /// Whether a flood of it keeps all cores busy, with messages: then it is compared with cores as busy with
+    /// something else.
+    fills_all_cores: bool,
 }
 
 pub(crate) async fn measure(lasts: Duration) -> Result<Vec<Figure>> {
@@ -38,11 +33,13 @@ pub(crate) async fn measure(lasts: Duration) -> Result<Vec<Figure>> {
             what: "of microseconds a row",
             models: names("digits"),
             rate: 50.0,
+            fills_all_cores: true,
         },
         Kind {
             what: "of more than 5 ms a row",
             models: names("heavy"),
             rate: 20.0,
+            fills_all_cores: false,
         },
     ];
     for model in &kinds[1].models {
@@ -78,30 +75,37 @@ pub(crate) async fn measure(lasts: Duration) -> Result<Vec<Figure>> {
 
 async fn beside_a_flood(stack: &Stack, kind: &Kind, lasts: Duration) -> Result<Figure> {
     let [quiet, flooded] = &kind.models;
-    load(stack, quiet, kind.rate, WARM_UP).await?;
-    let alone = load(stack, quiet, kind.rate, lasts).await?;
-    // Over a connection of its own: what it submits does not stand before what is measured.
-    let flooding = Client::connect(stack.nats_url()).await?;
-    flood(&flooding, flooded, FLOOD).await?;
-    let measured = async {
-        load(stack, quiet, kind.rate, WARM_UP).await?;
-        load(stack, quiet, kind.rate, lasts).await
+    let steady = async |lasts| load(stack, quiet, kind.rate, lasts).await;
+    steady(WARM_UP).await?;
+    let alone = steady(lasts).await?.latency;
+    let busy = if kind.fills_all_cores {
+        let counting = busy::start()?;
+        let busy = steady(lasts).await?.latency;
+        drop(counting);
+        Some(busy)
+    } else {
+        None
     };
-    let (beside, least) = tokio::select! {
-        beside = measured => (beside?, messages_in(stack.client(), "INFER_JOBS").await?),
-        dried = keep_flooded(&flooding, flooded) => return Err(dried.context("the flood cannot be kept up")),
-    };
-    ensure!(least > 0, "the flood was over");
+    let mut flood = flood::start(stack.nats_url(), flooded)?;
+    steady(WARM_UP).await?;
+    let before = published(stack.client()).await?;
+    let beside = steady(lasts).await?.latency;
+    let rate = (published(stack.client()).await? - before) as f64 / lasts.as_secs_f64() - kind.rate;
+    ensure!(flood.try_wait()?.is_none(), "the flood has ended");
+    flood.kill().await?;
     let model = ModelName::new(flooded)?;
-    let queues = flooding.queues();
+    let queues = stack.client().queues();
     queues
         .purge(&model, Lane::Normal, &PurgeOptions::default())
         .await?;
-    let (alone, beside) = (&alone.latency, &beside.latency);
-    let ratio = beside.p99_us as f64 / alone.p99_us as f64;
+    let against = busy.as_ref().unwrap_or(&alone);
+    let ratio = beside.p99_us as f64 / against.p99_us as f64;
+    let busy = busy.as_ref().map_or_else(String::new, |busy| {
+        format!(", beside cores that only count {:.1} ms", ms(busy.p99_us))
+    });
     Ok(Figure::new(
         format!(
-            "p99 of a model {} alone {:.1} ms, beside a flooded one {:.1} ms: {ratio:.2} x (at most 2); p50 {:.1} and {:.1} ms; {least} jobs of the flood were left",
+            "p99 of a model {} alone {:.1} ms{busy}, beside one flooded with {rate:.0} jobs/s {:.1} ms: {ratio:.2} x (at most 2); p50 {:.1} and {:.1} ms",
             kind.what,
             ms(alone.p99_us),
             ms(beside.p99_us),
@@ -110,6 +114,13 @@ async fn beside_a_flood(stack: &Stack, kind: &Kind, lasts: Duration) -> Result<F
         ),
         ratio <= 2.0,
     ))
+}
+
+/// How many jobs were ever stored.
+async fn published(client: &Client) -> Result<u64> {
+    let jetstream = async_nats::jetstream::new(client.nats().clone());
+    let stream = jetstream.get_stream("INFER_JOBS").await?;
+    Ok(stream.cached_info().state.last_sequence)
 }
 
 /// A steady load on `model`.
@@ -131,33 +142,6 @@ async fn load(stack: &Stack, model: &str, rate: f64, lasts: Duration) -> Result<
     let report = bench::run(stack.client(), options, |_| {}).await;
     ensure!(report.errors.is_empty(), "{:?}", report.examples);
     Ok(report)
-}
-
-/// Adds jobs to the queue of `model`.
-async fn flood(client: &Client, model: &str, jobs: usize) -> Result<()> {
-    let body = digits::held_out()?[0].tensor_request();
-    let model = ModelName::new(model)?;
-    let jobs = (0..jobs).map(|_| Job::new(model.clone(), body.clone()).no_cache());
-    let mut submitted = Box::pin(client.submit_many(stream::iter(jobs)));
-    while let Some(submitted) = submitted.next().await {
-        submitted?;
-    }
-    Ok(())
-}
-
-/// Fills it again and again.
-async fn keep_flooded(client: &Client, model: &str) -> anyhow::Error {
-    loop {
-        match messages_in(client, "INFER_JOBS").await {
-            Ok(left) if left >= FLOOD as u64 => tokio::time::sleep(LOOK).await,
-            Ok(_) => {
-                if let Err(error) = flood(client, model, TOP_UP).await {
-                    return error;
-                }
-            }
-            Err(error) => return error,
-        }
-    }
 }
 
 fn ms(us: u64) -> f64 {

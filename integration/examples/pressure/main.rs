@@ -4,13 +4,17 @@
 //! main.rs       the flags, and the verdict
 //! crowd.rs      100 models: idle CPU, and one model beside another that is flooded
 //! expiry.rs     how late the end of a job is told whose deadline passes while the executor is busy
+//! flood.rs      who floods it
+//! busy.rs       cores with something else to do, to compare with
 //! overload.rs   ten times as many jobs as can be run: memory, goodput, and what publishers hear
 //! process.rs    CPU time and memory of a process
 //! ```
 //! It measures, so it wants a machine with nothing else to do. Each line has the figure and its bound.
 
+mod busy;
 mod crowd;
 mod expiry;
+mod flood;
 mod overload;
 mod process;
 
@@ -30,6 +34,12 @@ struct Pressure {
     /// How long the overload and each part of the crowd last, in seconds. Half of it is enough for a look.
     #[arg(long, value_name = "N", default_value = "60", value_parser = clap::value_parser!(u64).range(5..=600))]
     seconds: u64,
+    /// Flood a model of a server, and nothing else.
+    #[arg(long, hide = true, num_args = 2, value_names = ["URL", "MODEL"])]
+    flood: Option<Vec<String>>,
+    /// Count, and do nothing else.
+    #[arg(long, hide = true)]
+    count: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -66,6 +76,12 @@ async fn main() -> ExitCode {
 
 impl Pressure {
     async fn run(&self) -> Result<bool> {
+        if let Some([url, model]) = self.flood.as_deref() {
+            match flood::run(url, model).await? {}
+        }
+        if self.count {
+            busy::count();
+        }
         let lasts = Duration::from_secs(self.seconds);
         let wanted = |part| self.parts.is_empty() || self.parts.contains(&part);
         let mut holds = true;
