@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, time::Duration};
 use crate::size::ByteSize;
 
 /// Where a server keeps a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
     /// On disk: it outlives the server.
     File,
@@ -42,9 +42,9 @@ pub struct AssetPlan {
     /// Largest size of the stream of low (bulk) jobs.
     #[arg(long, env = "INFERQ_BULK_BYTES", default_value = "512MiB")]
     pub bulk_bytes: ByteSize,
-    /// Where low (bulk) jobs wait. In memory they cost the server about a third less work, and a server that ends
-    /// takes them along: for jobs that can be sent again, as `inferq score --resume` does, or with --replicas 3.
-    #[arg(long, env = "INFERQ_BULK_STORAGE", value_enum, default_value = "file")]
+    /// Where low (bulk) jobs wait. No flag: a server that ends takes a stream in memory along, with its consumers,
+    /// which suits only one that nobody outlives, as in the private stack of `inferq score`.
+    #[arg(skip = Storage::File)]
     pub bulk_storage: Storage,
     /// Largest size of the stream of queued RPC: on disk with one server, in memory in a cluster.
     #[arg(long, env = "INFERQ_RPC_BYTES", default_value = "128MiB")]
