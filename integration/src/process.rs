@@ -1,6 +1,8 @@
-//! Processes that others have started, as the kernel knows them.
+//! Processes that others have started.
 
-use anyhow::Result;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
 
 /// The first child of `parent` whose program is `name`, if it has one that still runs.
 ///
@@ -26,4 +28,16 @@ pub fn child_of(parent: u32, name: &str) -> Result<Option<u32>> {
         }
     }
     Ok(None)
+}
+
+/// Sends `signal`, such as `-KILL`.
+///
+/// # Errors
+/// If the process is there no more.
+pub fn signal(pid: u32, signal: &str) -> Result<()> {
+    let sent = Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status()?;
+    ensure!(sent.success(), "{signal} could not be sent to {pid}");
+    Ok(())
 }

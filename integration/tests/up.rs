@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use inferq::stack::worker_program;
 use inferq::{Client, Status, WorkerRecord};
+use inferq_integration::process::signal;
 use inferq_integration::{PATIENCE, digits, fixtures, hazards, submit_all, uncached};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -43,18 +44,11 @@ impl Up {
 
     /// Asks it to end and waits until it has.
     async fn stop(mut self) -> Result<()> {
-        signal("-TERM", self.child.id().context("it runs")?).await?;
+        signal(self.child.id().context("it runs")?, "-TERM")?;
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await??;
         ensure!(status.success(), "{status}");
         Ok(())
     }
-}
-
-async fn signal(signal: &str, pid: u32) -> Result<()> {
-    let mut kill = Command::new("kill");
-    let sent = kill.args([signal, &pid.to_string()]).status().await?;
-    ensure!(sent.success(), "{signal} could not be sent to {pid}");
-    Ok(())
 }
 
 /// Reads on whether or not anybody wants to know.
@@ -131,7 +125,7 @@ async fn a_worker_that_is_killed_is_started_again_and_one_that_drained_is_not() 
     let url = announced.split_whitespace().last().context("an address")?;
     let client = Client::connect(url).await?;
     let first = ready(&client).await?;
-    signal("-KILL", first.pid).await?;
+    signal(first.pid, "-KILL")?;
     let told = line_with(&mut up.err, "worker-1 ended").await?;
     assert!(
         told.contains("SIGKILL") && told.contains("starts again in 250ms"),
@@ -145,7 +139,7 @@ async fn a_worker_that_is_killed_is_started_again_and_one_that_drained_is_not() 
     );
     let next = ready(&client).await?;
     assert!(next.id == first.id && next.pid != first.pid, "{next:?}");
-    signal("-TERM", next.pid).await?;
+    signal(next.pid, "-TERM")?;
     let told = line_with(&mut up.err, "worker-1 ended").await?;
     assert!(!told.contains("starts again"), "{told}");
     line_with(&mut up.err, "no worker is left").await?;

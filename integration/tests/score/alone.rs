@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use inferq_integration::process::child_of;
+use anyhow::{Context, Result};
+use inferq_integration::process::{child_of, signal};
 use inferq_integration::{PATIENCE, models_folder};
 
 use super::resume::{CHUNKS, SLOWLY, TIMES, has_kept};
@@ -35,12 +35,18 @@ async fn begin(input: &Path, output: &Path) -> Result<Child> {
     Ok(child)
 }
 
-fn kill(pid: u32) -> Result<()> {
-    let killed = Command::new("kill")
-        .args(["-KILL", &pid.to_string()])
-        .status()?;
-    ensure!(killed.success(), "{pid} is there no more");
-    Ok(())
+/// Waits for its end: its exit code and what it said.
+async fn ended(child: Child) -> Result<(Option<i32>, String)> {
+    let pid = child.id();
+    let mut waiting = tokio::task::spawn_blocking(|| child.wait_with_output());
+    let output = match tokio::time::timeout(PATIENCE, &mut waiting).await {
+        Ok(output) => output??,
+        Err(_) => {
+            signal(pid, "-KILL")?;
+            anyhow::bail!("it does not end, and says {:?}", waiting.await??);
+        }
+    };
+    Ok((output.status.code(), String::from_utf8(output.stderr)?))
 }
 
 #[tokio::test]
@@ -71,7 +77,7 @@ async fn a_private_worker_that_is_killed_is_started_again_and_a_private_server_e
     succeed(alone(&input, &calm, &CHUNKS)?).await?;
     let child = begin(&input, &harried).await?;
     let first = child_of(child.id(), "inferq-worker")?.context("it has a worker")?;
-    kill(first)?;
+    signal(first, "-KILL")?;
     let another = async {
         while child_of(child.id(), "inferq-worker")?.is_none_or(|worker| worker == first) {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -80,10 +86,10 @@ async fn a_private_worker_that_is_killed_is_started_again_and_a_private_server_e
     };
     let came = tokio::time::timeout(PATIENCE, another).await;
     came.context("no other worker has come")??;
-    kill(child_of(child.id(), "nats-server")?.context("it has a server")?)?;
-    let ended = tokio::task::spawn_blocking(|| child.wait_with_output()).await??;
-    let said = String::from_utf8(ended.stderr)?;
-    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let server = child_of(child.id(), "nats-server")?.context("it has a server")?;
+    signal(server, "-KILL")?;
+    let (code, said) = ended(child).await?;
+    assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("worker-1 ended") && said.contains("starts again"),
         "{said}"
@@ -156,6 +162,23 @@ async fn without_workers_anywhere_the_two_ways_to_get_some_are_named() -> Result
     assert_eq!(code, Some(1));
     assert!(
         said.contains("--models") && said.contains("--nats"),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_whose_last_private_worker_was_asked_to_end_says_so() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let (input, output) = (home.path().join("rows.csv"), home.path().join("out.csv"));
+    table(&input, TIMES)?;
+    let child = begin(&input, &output).await?;
+    let worker = child_of(child.id(), "inferq-worker")?.context("it has a worker")?;
+    signal(worker, "-TERM")?;
+    let (code, said) = ended(child).await?;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("no worker is left") && said.contains("--resume"),
         "{said}"
     );
     Ok(())

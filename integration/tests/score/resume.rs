@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use inferq::stack::Stack;
+use inferq_integration::process::signal;
 use inferq_integration::{PATIENCE, stack};
 
 use super::{beside, finish, score, succeed, table};
@@ -111,9 +112,7 @@ async fn an_interrupted_run_keeps_what_is_in_flight_and_says_how_to_go_on() -> R
     command.stderr(Stdio::piped());
     let mut child = command.spawn()?;
     has_kept(&output, &mut child, 1).await?;
-    let mut interrupt = Command::new("kill");
-    interrupt.args(["-INT", &child.id().to_string()]);
-    ensure!(interrupt.status()?.success(), "it is there no more");
+    signal(child.id(), "-INT")?;
     let ended = tokio::task::spawn_blocking(|| child.wait_with_output()).await??;
     let said = String::from_utf8(ended.stderr)?;
     assert_eq!(ended.status.code(), Some(130), "{said}");

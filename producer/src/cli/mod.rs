@@ -18,7 +18,7 @@ mod telemetry;
 mod up;
 mod workers;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use inferq::Client;
@@ -110,6 +110,9 @@ impl Global {
 }
 
 /// Reads the flags and runs the command: exit code 0, 1 for an error, 2 for wrong usage.
+/// What threads may take that still write when a command has ended.
+const THREADS_END_WITHIN: Duration = Duration::from_secs(10);
+
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(cli.global.json);
@@ -127,6 +130,8 @@ pub(crate) fn run() -> ExitCode {
         let _telemetry = telemetry::start(cli.global.otlp_endpoint.as_deref())?;
         execute(cli, &output).await
     });
+    // A thread that reads a pipe nobody writes to would be waited for for ever.
+    runtime.shutdown_timeout(THREADS_END_WITHIN);
     match ended {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::ShowingFailure) => ExitCode::FAILURE,

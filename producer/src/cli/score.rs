@@ -9,7 +9,11 @@ use std::{fmt, num::NonZeroUsize, path::PathBuf, str::FromStr};
 use anyhow::{Context, bail};
 use inferq::{
     ByteSize, ModelName,
-    score::{Begin, Format, KeepRule, MapRule, MaxErrors, Score, ScoreError, ScoreOptions},
+    score::{
+        Begin, Format, KeepRule, MapRule, MaxErrors, Phase, Progress, Score, ScoreError,
+        ScoreOptions,
+    },
+    stack::StackError,
 };
 
 use super::{Ended, Global, output::Output};
@@ -134,10 +138,11 @@ impl ScoreArgs {
             );
         }
         let (stack, report) = (self.stack.clone(), self.report.clone());
+        let can_be_resumed = !to_stdout && !self.input.iter().any(|path| path == "-");
         let title = format!("{} scored by {}", self.input.join(", "), self.model);
         let score = Score::new(self.options(to_stdout));
         let place = stack.start(global, output).await?;
-        let stopper = score.stopper();
+        let (stopper, progress) = (score.stopper(), score.progress());
         let watching = tokio::spawn(watch::watch(
             score.progress(),
             place.client().clone(),
@@ -156,16 +161,16 @@ impl ScoreArgs {
         let ended = tokio::select! {
             ended = score.run(place.client()) => Ok(Some(ended)),
             _ = interrupts => Ok(None),
-            error = place.keep(output) => Err(error),
+            error = needed(place.keep(output), progress) => Err(error),
         };
         watching.abort();
         // The bar leaves its line when its task is dropped.
         watching.await.ok();
         // Workers without a server would wait for it; a stack that is dropped is killed.
-        let ended = ended.context(if to_stdout {
-            "the private stack cannot go on"
-        } else {
+        let ended = ended.context(if can_be_resumed {
             "the private stack cannot go on; what is finished is kept, go on with --resume"
+        } else {
+            "the private stack cannot go on"
         })?;
         place.stop().await?;
         match ended {
@@ -214,6 +219,18 @@ impl ScoreArgs {
             ..ScoreOptions::new(self.model.name, self.input, PathBuf::new())
         }
     }
+}
+
+/// What ended the stack, unless it has done its work.
+async fn needed(
+    ended: impl Future<Output = StackError>,
+    progress: tokio::sync::watch::Receiver<Progress>,
+) -> StackError {
+    let error = ended.await;
+    if progress.borrow().phase == Phase::Writing {
+        return std::future::pending().await;
+    }
+    error
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::bail;
 use inferq::{
     AssetPlan, WorkerRecord,
-    stack::{DataFolder, Log, Port, RedisChoice, Stack, StackError, StackOptions},
+    stack::{DataFolder, Log, Port, RedisChoice, Stack, StackError, StackOptions, WithoutWorkers},
 };
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -113,7 +113,7 @@ async fn serve(stack: &Stack, stop: &mut Stop, output: &Output) -> anyhow::Resul
     announce(stack, output).await?;
     tokio::select! {
         () = stop.asked() => Ok(Ended::Well),
-        error = stack.keep(|happened| output.note(happened)) => Err(error.into()),
+        error = stack.keep(WithoutWorkers::GoOn, |happened| output.note(happened)) => Err(error.into()),
     }
 }
 

@@ -119,22 +119,11 @@ pub enum StackError {
         /// What is missing, a phrase per worker.
         waiting_for: Vec<String>,
     },
-    /// A worker ended again and again.
-    #[error(
-        "{worker} ended {times} times within {}, at last with {status}, and is not started again: {advice}. It said:{lines}",
-        humantime::format_duration(*.within)
-    )]
-    TooOften {
-        /// Which one.
+    /// All workers have ended, and none is started again.
+    #[error("no worker is left. {worker} was the last, and said:{lines}")]
+    NoWorkerLeft {
+        /// The last one.
         worker: String,
-        /// How often.
-        times: usize,
-        /// Within how long.
-        within: Duration,
-        /// How, the last time.
-        status: std::process::ExitStatus,
-        /// What to do about it.
-        advice: &'static str,
         /// Its last lines.
         lines: String,
     },
@@ -147,8 +136,7 @@ pub enum StackError {
 }
 
 impl StackError {
-    /// Whether a worker ended that [`Stack::keep`](super::Stack::keep) starts again, as a job may end one that has
-    /// hardly begun.
+    /// Whether a worker ended as a job may end one that has hardly begun, so that another start may be better.
     pub fn is_crash(&self) -> bool {
         let Self::WorkerEnded { status, .. } = self else {
             return false;

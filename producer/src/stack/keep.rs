@@ -2,68 +2,89 @@
 
 mod restarts;
 
-use std::{collections::HashSet, process::ExitStatus, time::Duration};
+use std::{
+    collections::HashSet, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration,
+};
 
+use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 use self::restarts::{MOST, Restarts, WITHIN};
-use super::{Stack, StackError, WorkerProcess};
+use super::{Stack, StackError};
 
 const LOOK: Duration = Duration::from_millis(250);
 /// How a worker says that it is worn out, with threads in forward passes that do not return: `EX_SOFTWARE` of
 /// sysexits.h, see `worker/src/main.rs`.
 const WORN_OUT: i32 = 70;
+/// How it ends that was asked a second time, see `worker/src/main.rs`.
+const INTERRUPTED: i32 = 130;
+const SIGINT: i32 = Signal::SIGINT as i32;
+const SIGTERM: i32 = Signal::SIGTERM as i32;
+
+/// What becomes of a stack none of whose workers is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithoutWorkers {
+    /// Others may start some, and jobs wait until then.
+    GoOn,
+    /// Nobody would ever do its work.
+    End,
+}
 
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// It was asked to.
-    Drained,
+    Asked,
     /// It asks for a new process.
     WornOut,
     /// A job, a model, the kernel or somebody ended it.
     Crashed,
-    /// It cannot run as it was started; its last lines say why.
-    Refused,
+    /// It ended itself with an error, which its last lines tell.
+    Failed,
 }
 
 impl End {
     pub(super) fn of(status: ExitStatus) -> Self {
-        match status.code() {
-            Some(0) => Self::Drained,
-            Some(WORN_OUT) => Self::WornOut,
-            Some(_) => Self::Refused,
-            None => Self::Crashed,
+        match (status.code(), status.signal()) {
+            // A second request does not wait for what runs; one that comes too early finds nobody who hears it.
+            (Some(0 | INTERRUPTED), _) | (None, Some(SIGINT | SIGTERM)) => Self::Asked,
+            (Some(WORN_OUT), _) => Self::WornOut,
+            (Some(_), _) => Self::Failed,
+            (None, _) => Self::Crashed,
         }
     }
 
-    /// What to do about a worker that ends so again and again.
-    fn advice(self) -> &'static str {
+    fn meaning(self) -> &'static str {
         match self {
             Self::WornOut => {
-                "see which model does not return in the lines above, and look at it, raise limits.run_timeout in its \
-                 model.toml, or call its jobs off with `inferq cancel` or `inferq queue purge`"
+                ": forward passes of a model do not return; look at it, or raise limits.run_timeout in its model.toml"
             }
-            Self::Crashed => {
-                "a job or a model ends the process: `inferq dead ls` shows jobs that did, `inferq queue purge` calls \
-                 those of a model off; killed by signal 9 it may have had too little memory"
-            }
-            Self::Refused | Self::Drained => "its last lines say why",
+            Self::Crashed => ": a job or a model ends the process, or it has too little memory",
+            Self::Failed | Self::Asked => "",
         }
     }
 }
 
 impl Stack {
-    /// Starts workers again that end by themselves, until that is of no use, and returns why.
+    /// Starts workers again that end without being asked to, until that is of no use, and returns why.
     ///
-    /// A worker that was asked to end (exit code 0) stays away. `told` hears of all that happens, in sentences
-    /// for people.
-    pub async fn keep(&self, mut told: impl FnMut(&str)) -> StackError {
+    /// One that ends again and again stays away. `told` hears of all that happens, in sentences for people.
+    pub async fn keep(
+        &self,
+        without_workers: WithoutWorkers,
+        mut told: impl FnMut(&str),
+    ) -> StackError {
         let mut keeper = Keeper::default();
         loop {
             tokio::time::sleep(LOOK).await;
-            if let Err(error) = keeper.look(self, &mut told).await {
-                return error;
+            match keeper.look(self, &mut told).await {
+                Ok(()) => {}
+                Err(StackError::NoWorkerLeft { .. }) if without_workers == WithoutWorkers::GoOn => {
+                    told(
+                        "no worker is left: jobs wait in the queue until you stop this and run it again",
+                    );
+                }
+                Err(error) => return error,
             }
         }
     }
@@ -77,79 +98,89 @@ struct Keeper {
 }
 
 impl Keeper {
+    /// # Errors
+    /// [`StackError::NoWorkerLeft`] once, when the last one has ended that is not started again.
     async fn look(&mut self, stack: &Stack, told: &mut impl FnMut(&str)) -> Result<(), StackError> {
         if stack.nats.has_exited() {
+            // Collects the last lines as well.
+            stack.nats.kill().await;
             let lines = stack.nats.last_lines();
             return Err(StackError::NatsEnded { lines });
         }
         let workers = stack.workers();
         let running = workers.iter().filter(|worker| worker.is_running());
         let running = running.count();
-        let mut ended = false;
+        let mut last = None;
         for (index, worker) in workers.iter().enumerate() {
             let Some(status) = worker.exited() else {
                 continue;
             };
             if self.mourned.insert(index) {
-                ended = true;
-                told(&self.mourn(index, worker, status, running)?);
+                worker.wait(Duration::ZERO).await;
+                last = Some(worker);
+                told(&self.mourn(index, worker.id(), status, running));
             }
         }
-        if ended && running == 0 && self.restarts.pending() == 0 {
-            told("no worker is left: jobs wait in the queue until you stop this and run it again");
+        if let Some(last) = last
+            && running == 0
+            && self.restarts.pending() == 0
+        {
+            return Err(StackError::NoWorkerLeft {
+                worker: last.id().to_owned(),
+                lines: last.last_lines(),
+            });
         }
         for index in self.restarts.due(Instant::now()) {
-            stack.restart_worker(index).await?;
+            match stack.restart_worker(index).await {
+                // Somebody else was faster.
+                Ok(()) | Err(StackError::NotEnded { .. }) => {}
+                Err(error) => return Err(error),
+            }
             self.mourned.remove(&index);
         }
         Ok(())
     }
 
     /// What happened to a worker that ended, and what becomes of it.
-    fn mourn(
-        &mut self,
-        index: usize,
-        worker: &WorkerProcess,
-        status: ExitStatus,
-        running: usize,
-    ) -> Result<String, StackError> {
-        let (id, end) = (worker.id(), End::of(status));
+    fn mourn(&mut self, index: usize, id: &str, status: ExitStatus, running: usize) -> String {
+        let end = End::of(status);
+        let meaning = end.meaning();
         let happened = match end {
-            End::WornOut => format!("{id} is worn out ({status}): forward passes do not return"),
-            End::Drained | End::Crashed | End::Refused => format!(
-                "{id} ended ({status}), {running} still run; what it held is delivered again"
+            End::WornOut => format!("{id} is worn out ({status}){meaning}"),
+            End::Asked | End::Crashed | End::Failed => format!(
+                "{id} ended ({status}){meaning}, {running} still run; what it held is delivered again"
             ),
         };
-        if end == End::Drained {
-            return Ok(happened);
+        if end == End::Asked {
+            return happened;
         }
-        let pause = self.restarts.ended(index, Instant::now());
-        let pause = pause.ok_or_else(|| StackError::TooOften {
-            worker: id.to_owned(),
-            times: MOST + 1,
-            within: WITHIN,
-            status,
-            advice: end.advice(),
-            lines: worker.last_lines(),
-        })?;
-        let pause = humantime::format_duration(pause);
-        Ok(format!("{happened}; it starts again in {pause}"))
+        match self.restarts.ended(index, Instant::now()) {
+            Some(pause) => {
+                let pause = humantime::format_duration(pause);
+                format!("{happened}; it starts again in {pause}")
+            }
+            None => format!(
+                "{happened}; it did so {} times within {}, and is not started again",
+                MOST + 1,
+                humantime::format_duration(WITHIN)
+            ),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
-
     use super::*;
 
     #[test]
     fn an_end_tells_whether_somebody_wanted_it() {
         // The upper byte is the exit code, the lower one the signal.
         for (status, end) in [
-            (0, End::Drained),
+            (0, End::Asked),
+            (130 << 8, End::Asked),
+            (15, End::Asked),
             (70 << 8, End::WornOut),
-            (1 << 8, End::Refused),
+            (1 << 8, End::Failed),
             (6, End::Crashed),
             (9, End::Crashed),
         ] {

@@ -42,6 +42,7 @@ pub use data::DataFolder;
 pub use error::StackError;
 pub use find::worker_program;
 pub use folder::models_in;
+pub use keep::WithoutWorkers;
 pub use log::{Log, LogLine};
 pub use nats::Port;
 pub use redis::{RedisChoice, RedisServer};

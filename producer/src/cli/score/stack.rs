@@ -6,7 +6,7 @@ use anyhow::bail;
 use inferq::{
     AssetPlan, Client,
     assets::Storage,
-    stack::{DataFolder, Log, RedisChoice, Stack, StackError, StackOptions},
+    stack::{DataFolder, Log, RedisChoice, Stack, StackError, StackOptions, WithoutWorkers},
 };
 
 use super::super::{Global, output::Output};
@@ -14,7 +14,7 @@ use super::super::{Global, output::Output};
 /// Rows of one forward pass in a private stack, which has no live traffic to keep waiting.
 const WORKER_ENV: [(&str, &str); 1] = [("INFERQ_MAX_BATCH_ROWS", "256")];
 /// nats-server handles large messages that nobody needs a moment later, and by default spends a third of its
-/// time on collecting them; with a heap that may grow fourfold, up to a limit, a tenth.
+/// time on collecting them; with a heap that may grow to five times what is needed, up to a limit, a tenth.
 const SERVER_ENV: [(&str, &str); 2] = [("GOGC", "400"), ("GOMEMLIMIT", "1GiB")];
 
 /// The private stack.
@@ -103,7 +103,10 @@ impl Place {
     pub(super) async fn keep(&self, output: &Output) -> StackError {
         match self {
             Self::Fleet(_) => std::future::pending().await,
-            Self::Private(stack) => stack.keep(|happened| output.note(happened)).await,
+            Self::Private(stack) => {
+                let told = |happened: &str| output.note(happened);
+                stack.keep(WithoutWorkers::End, told).await
+            }
         }
     }
 

@@ -33,16 +33,16 @@ impl Rate {
     /// Shorter intervals say nothing.
     const LEAST: Duration = Duration::from_millis(50);
 
-    fn new(rows: u64) -> Self {
+    fn new(rows: u64, now: Instant) -> Self {
         Self {
-            since: Instant::now(),
+            since: now,
             rows,
             per_second: 0.0,
         }
     }
 
-    fn update(&mut self, rows: u64) -> f64 {
-        let passed = self.since.elapsed();
+    fn update(&mut self, rows: u64, now: Instant) -> f64 {
+        let passed = now.duration_since(self.since);
         // What came before the first look took nobody knows how long.
         if passed >= Self::LEAST {
             let passed = passed.as_secs_f64();
@@ -52,7 +52,7 @@ impl Rate {
             } else {
                 newest.mul_add(Self::NEWEST, self.per_second * (1.0 - Self::NEWEST))
             };
-            (self.since, self.rows) = (Instant::now(), rows);
+            (self.since, self.rows) = (now, rows);
         }
         self.per_second
     }
@@ -81,8 +81,8 @@ pub(super) async fn watch(progress: watch::Receiver<Progress>, client: Client, o
             continue;
         }
         let per_second = rate
-            .get_or_insert_with(|| Rate::new(now.rows))
-            .update(now.rows);
+            .get_or_insert_with(|| Rate::new(now.rows, Instant::now()))
+            .update(now.rows, Instant::now());
         let left = left(&now, began.elapsed());
         match &bar {
             Some(bar) => draw(bar, &now, per_second, left, workers),
@@ -150,11 +150,11 @@ mod tests {
 
     #[test]
     fn what_was_there_at_the_first_look_is_no_speed() {
-        let mut rate = Rate::new(5_000);
-        assert_eq!(rate.update(5_001), 0.0, "too early to tell");
-        rate.since -= Duration::from_secs(1);
-        let first = rate.update(5_100);
-        assert!((98.0..=100.0).contains(&first), "{first}");
+        let start = Instant::now();
+        let mut rate = Rate::new(5_000, start);
+        let at_once = rate.update(5_001, start + Duration::from_micros(1));
+        assert_eq!(at_once, 0.0, "too early to tell");
+        assert_eq!(rate.update(5_100, start + Duration::from_secs(1)), 100.0);
     }
 
     #[test]
