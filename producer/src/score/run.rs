@@ -26,11 +26,11 @@ use super::{
 };
 use crate::client::Client;
 
-/// Stands for a chunk in the ids of the jobs that are sent before the first one, to see what rows cost and give.
-const PROBE: u64 = u64::MAX;
-/// Rows of the first of them.
+/// Rows of the first of the jobs that are sent before the run, to see what rows cost and give. Each further one has
+/// [`MORE`] times as many.
 const FEW: usize = 4;
-/// All rows are tried that were prepared for it if that takes no longer: nothing else runs meanwhile.
+const MORE: usize = 4;
+/// More rows are tried only if that is likely to take no longer: nothing else runs meanwhile.
 const PROBE_TAKES: Duration = Duration::from_millis(100);
 
 /// Scores a table with a model, through the queue.
@@ -214,15 +214,21 @@ impl Score {
     }
 }
 
-/// Scores a few rows, and more where they are cheap, since a row costs less the more of them run together.
+/// Scores a few of `rows`, and more where they are cheap, since a row costs less the more of them run together.
 async fn probe(chunks: &Arc<Chunks>, rows: &[Tensor]) -> Result<Answered, ScoreError> {
     let all = rows.first().map_or(0, Tensor::rows);
-    let few = chunks.score(PROBE, rows_of(rows, 0..FEW.min(all))).await?;
-    let more = u32::try_from(all).unwrap_or(u32::MAX);
-    if all <= FEW || few.row_takes().saturating_mul(more) > PROBE_TAKES {
-        return Ok(few);
+    let mut some = FEW.min(all);
+    // Numbers that no chunk has, one for each: a part of one must not pass for another.
+    let mut number = u64::MAX;
+    loop {
+        let answered = chunks.score(number, rows_of(rows, 0..some)).await?;
+        let next = answered.compute.saturating_mul(MORE as u32);
+        if some == all || next > PROBE_TAKES {
+            return Ok(answered);
+        }
+        some = all.min(some * MORE);
+        number -= 1;
     }
-    chunks.score(PROBE, rows.to_vec()).await
 }
 
 /// Runs what blocks beside what must not wait.

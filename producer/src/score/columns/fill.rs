@@ -9,6 +9,9 @@ use super::shape::row_shape;
 use super::{Input, Mapped};
 use crate::score::read::{Records, RowProblem, is_json};
 
+/// Most memory that is taken before there is anything for it.
+const MOST_AHEAD: usize = 16 << 20;
+
 /// Rows of one input, those of faulty rows included.
 struct Filled {
     data: Vec<u8>,
@@ -158,8 +161,9 @@ fn rows(input: &Input, columns: &[Column<'_>], faults: &mut Faults) -> Filled {
             faults.add(row, || reason);
         }
         if row == 0 && input.spec.datatype.size().is_some() {
-            // The others must be as long.
-            data.reserve(data.len() * (faults.0.len() - 1));
+            // The others must be as long, if this one is as it should be.
+            let others = data.len().saturating_mul(faults.0.len() - 1);
+            data.reserve(others.min(MOST_AHEAD));
         }
         ends.push(data.len());
     }
