@@ -198,11 +198,14 @@ impl Waiting {
     /// When the longest waiting item has waited long enough, or now if a batch is full.
     fn due_at(&self) -> Option<Instant> {
         let oldest = self.items.values().map(|item| item.work.queued).min()?;
-        let wait = self.limits.batch_wait;
-        Some(if wait.is_zero() || self.has_full_batch() {
+        let full = self
+            .groups
+            .values()
+            .any(|group| group.units >= self.limits.max_batch_rows.get());
+        Some(if full {
             oldest
         } else {
-            oldest + wait
+            oldest + self.limits.batch_wait
         })
     }
 

@@ -9,19 +9,13 @@ use super::place::GroupKey;
 use super::size::{Ahead, rows_together};
 
 impl Waiting {
-    /// Whether so many rows wait together that more of them would wait for the next batch.
-    pub(super) fn has_full_batch(&self) -> bool {
-        self.groups.iter().any(|(key, group)| {
-            let lane = group.lanes.keys().next();
-            lane.is_some_and(|lane| group.units >= self.rows_that_pay(key, *lane))
-        })
-    }
-
     /// Most rows of a batch that begins with `lane`.
     pub(super) fn rows_that_pay(&self, key: &GroupKey, lane: Lane) -> usize {
         let most = self.limits.max_batch_rows.get();
-        let lanes = self.groups.get(key).map(|group| &group.lanes);
-        let first = lanes.and_then(|lanes| lanes.get(&lane)?.first());
+        let Some(group) = self.groups.get(key) else {
+            return most;
+        };
+        let first = group.lanes.get(&lane).and_then(|orders| orders.first());
         let Some(first) = first.and_then(|order| self.items.get(&order.id)) else {
             return most;
         };
@@ -30,7 +24,8 @@ impl Waiting {
         let others =
             self.waits_beside(key, lane) || self.lately.others((&key.model, lane), full, now);
         if others && !key.runs_alone() {
-            pace.pays(most, now)
+            // A number that does not wait cannot be tried.
+            pace.pays(most.min(group.units.max(1)), now)
         } else {
             most
         }

@@ -335,18 +335,3 @@ async fn a_lone_job_leaves_when_its_wait_is_over() {
         "a full batch waits for nothing"
     );
 }
-
-#[tokio::test(start_paused = true)]
-async fn beside_others_nobody_waits_for_rows_that_would_not_be_let_in() {
-    let wait = Duration::from_millis(4);
-    let slow = testing::version("slow", Ok(()), double);
-    learn(&slow, |rows| Duration::from_millis(5) * rows);
-    let mut waiting = Waiting::new(limits(8, wait));
-    let (work, _answer) = rows(&slow, &[1.0]);
-    waiting.push(work);
-    assert!(!waiting.is_due(Instant::now()), "it is alone");
-    let quiet = testing::version("quiet", Ok(()), double);
-    let (work, _other_answer) = rows(&quiet, &[1.0]);
-    waiting.push(work);
-    assert!(waiting.is_due(Instant::now()));
-}

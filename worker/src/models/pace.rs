@@ -23,8 +23,8 @@ pub(crate) const KEPT: usize = 16;
 /// Runs of a size that have to be known before what a row takes among so many does.
 pub(crate) const FEW: usize = 4;
 /// How long a smaller size is left alone after its last run, beside [`BETWEEN`] times what that took: so trying all of
-/// them, a run each, costs less than a tenth of the time whatever a run takes.
-const FRESH_FOR: Duration = Duration::from_secs(1);
+/// them up to 64, a run each, costs less than a tenth of the time whatever a run takes.
+const FRESH_FOR: Duration = Duration::from_secs(2);
 const BETWEEN: u32 = 64;
 /// Going from one batch to the next, beside the forward pass.
 const CHANGE: Duration = Duration::from_micros(100);
@@ -313,6 +313,19 @@ mod tests {
             pace.record(rows, slow(rows), now);
         }
         assert!(!larger.is_empty() && larger.len() <= 4, "{larger:?}");
+    }
+
+    #[test]
+    fn a_larger_size_that_is_old_is_asked_for_only_where_as_many_rows_wait() {
+        let (pace, start) = measured(&[(32, 128); FEW]);
+        let now = start + OLD;
+        for rows in [1, 2, 4, 8] {
+            for _ in 0..FEW {
+                pace.record(rows, ms(5 * rows as u64), now);
+            }
+        }
+        assert_eq!(pace.pays(32, now), 32);
+        assert_eq!(pace.pays(10, now), 1);
     }
 
     #[test]
