@@ -146,7 +146,8 @@ def rows_per_second(folder, model, source, workers=1):
     arguments += ["--in", source, "--out", str(folder / "out.npz"), "--force", "--json"]
     arguments += ["--", "--executors", "1", "--max-batch-rows", str(BATCH[model])]
     output = subprocess.run([program(), *arguments], check=True, capture_output=True, text=True).stdout
-    return json.loads(output.splitlines()[-1])["rows_per_second"]
+    done = json.loads(output.splitlines()[-1])
+    return done["rows"] / done["seconds"]
 
 
 def rows_for(folder, model, rows):
@@ -185,7 +186,7 @@ def compare_workers(folder, _):
         for _ in range(ROUNDS):
             each = {workers: rows_per_second(folder, model, source, workers) for workers in (1, 2)}
             ratios.append(each[2] / each[1])
-            print(f"{model}: {each[1]:.0f} and {each[2]:.0f} rows/s, ratio {ratios[-1]:.2f}", flush=True)
+            print(f"{model}: {each[1]:.1f} and {each[2]:.1f} rows/s, ratio {ratios[-1]:.2f}", flush=True)
         print(f"{model}: two workers do {statistics.median(ratios):.2f} times the work of one")
 
 

@@ -4,26 +4,30 @@
 //! from one process to the next. What that costs has nothing to do with us, and is measured by itself.
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::process::{Child, Command};
 
-/// A process for each core that only counts; dropping them ends them.
-pub(crate) fn start() -> Result<Vec<Child>> {
+/// A process for each core that only counts, for a time at most, whatever becomes of us; dropping them ends them.
+pub(crate) fn start(most: Duration) -> Result<Vec<Child>> {
     let cores = std::thread::available_parallelism()?.get();
     let program = std::env::current_exe()?;
     let one = |_| {
         let mut command = Command::new(&program);
-        command.arg("--count").kill_on_drop(true);
+        let seconds = most.as_secs().to_string();
+        command.args(["--count", &seconds]).kill_on_drop(true);
         command.spawn().context("a process cannot be started")
     };
     (0..cores).map(one).collect()
 }
 
-/// Counts until it is killed.
-pub(crate) fn count() -> ! {
-    let mut number = 0_u64;
-    loop {
-        number = black_box(number.wrapping_add(1));
+/// Counts until it is killed, or `seconds` are over.
+pub(crate) fn count(seconds: u64) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        for number in 0..1_000_000_u32 {
+            black_box(number);
+        }
     }
 }

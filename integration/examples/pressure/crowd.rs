@@ -12,6 +12,8 @@ use inferq_integration::{digits, fixtures, hazards, start};
 use crate::{Figure, busy, flood, process};
 
 const MODELS: usize = 100;
+/// What a measurement may take longer.
+const MARGIN: Duration = Duration::from_secs(60);
 /// Before each measurement the same load, unmeasured: the worker learns how large a batch pays.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// Two models of a kind: one that is looked at, and one that is flooded.
@@ -79,7 +81,7 @@ async fn beside_a_flood(stack: &Stack, kind: &Kind, lasts: Duration) -> Result<F
     steady(WARM_UP).await?;
     let alone = steady(lasts).await?.latency;
     let busy = if kind.fills_all_cores {
-        let counting = busy::start()?;
+        let counting = busy::start(lasts + MARGIN)?;
         let busy = steady(lasts).await?.latency;
         drop(counting);
         Some(busy)

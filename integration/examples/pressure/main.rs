@@ -37,9 +37,9 @@ struct Pressure {
     /// Flood a model of a server, and nothing else.
     #[arg(long, hide = true, num_args = 2, value_names = ["URL", "MODEL"])]
     flood: Option<Vec<String>>,
-    /// Count, and do nothing else.
+    /// Count for so many seconds, and do nothing else.
     #[arg(long, hide = true)]
-    count: bool,
+    count: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -79,8 +79,9 @@ impl Pressure {
         if let Some([url, model]) = self.flood.as_deref() {
             match flood::run(url, model).await? {}
         }
-        if self.count {
-            busy::count();
+        if let Some(seconds) = self.count {
+            busy::count(seconds);
+            return Ok(true);
         }
         let lasts = Duration::from_secs(self.seconds);
         let wanted = |part| self.parts.is_empty() || self.parts.contains(&part);

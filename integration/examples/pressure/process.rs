@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use inferq_integration::memory;
 
 /// What `/proc` counts time in, in every Linux of today.
 const TICKS_PER_SECOND: u32 = 100;
@@ -19,9 +20,5 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
 
 /// Its memory now, in MB.
 pub(crate) fn megabytes(pid: u32) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.context("VmRSS")?.trim().strip_suffix(" kB");
-    let kib: f64 = kib.context("kB")?.parse()?;
-    Ok(kib * 1024.0 / 1e6)
+    Ok(memory::resident(pid)? as f64 / 1e6)
 }
