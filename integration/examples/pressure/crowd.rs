@@ -16,6 +16,7 @@ const MODELS: usize = 100;
 const MARGIN: Duration = Duration::from_secs(60);
 /// Before each measurement the same load, unmeasured: the worker learns how large a batch pays.
 const WARM_UP: Duration = Duration::from_secs(3);
+
 /// Two models of a kind: one that is looked at, and one that is flooded.
 struct Kind {
     what: &'static str,
