@@ -1,6 +1,7 @@
 //! Which worker sweeps: one key in the bucket `infer_workers`, taken and renewed by compare-and-set.
 //!
-//! The bucket forgets a key 20 s after its last write, so the lease of a worker that died is free by itself.
+//! The bucket forgets a key 20 s after its last write, so the lease of a worker that died is free by itself. One that is
+//! started again under the same id takes it back at once.
 
 use std::time::{Duration, Instant};
 
@@ -41,10 +42,16 @@ impl Lease {
 
     /// Tries to take the lease; whether we hold it now.
     pub(super) async fn hold(&mut self) -> bool {
-        match self.write().await {
-            Ok(revision) => self.revision = Some(revision),
-            Err(refusal) => debug!(?refusal, "the sweeper's lease is not ours"),
+        let mut written = self.write().await;
+        if matches!(written, Err(Refusal::Taken)) {
+            self.revision = self.of_our_id().await;
+            if self.revision.is_some() {
+                written = self.write().await;
+            }
         }
+        self.revision = written
+            .inspect_err(|refusal| debug!(?refusal, "the sweeper's lease is not ours"))
+            .ok();
         self.revision.is_some()
     }
 
@@ -71,6 +78,14 @@ impl Lease {
             // Not freed, it expires.
             let _ = timeout(LIMIT, bucket.delete_expect_revision(KEY, Some(revision))).await;
         }
+    }
+
+    /// The revision that was written under our id, if it was the last: by a process before this one, or by this one
+    /// before it lost its connection.
+    async fn of_our_id(&self) -> Option<u64> {
+        let bucket = self.bucket().await.ok()?;
+        let entry = timeout(LIMIT, bucket.entry(KEY)).await.ok()?.ok()??;
+        (entry.value == self.holder.as_bytes()).then_some(entry.revision)
     }
 
     async fn write(&self) -> Result<u64, Refusal> {
