@@ -2,7 +2,8 @@
 //! that were acknowledged and yet are there.
 //!
 //! A server that is killed may come back with what its consumers had acknowledged and without what the stream had
-//! removed for it: such a job is in the queue for good, and delivered to nobody.
+//! removed for it: such a job is in the queue for good, and delivered to nobody. It may also come back with consumers that
+//! no longer know what they had delivered (seen with 2.9.10): then only its outcome tells that a job is over.
 //!
 //! Of all workers started with `--sweeper` the one that holds the lease does it (`sweep/lease.rs`). A job is taken off
 //! its stream only after its outcome stands, and outcomes are written by compare-and-set, so two sweepers at once, or
@@ -14,11 +15,17 @@ mod pass;
 use std::future::Future;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_nats::HeaderMap;
 use async_nats::jetstream;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{DeleteStatus, LastRawMessageErrorKind};
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use inferq_schemas::subjects::{JobSubject, Subjects};
 use inferq_schemas::{Assets, Failure};
+use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -29,6 +36,10 @@ use pass::Pass;
 
 /// Failures after which a pass is given up: then it is not one job but the server.
 const MOST_FAILURES: usize = 8;
+
+/// Jobs that are ended at once, each with its body in memory: one takes some round trips, and a server that crashed may
+/// leave thousands.
+const AT_ONCE: usize = 16;
 
 /// A job the sweeper ends.
 #[derive(Debug, Clone)]
@@ -63,6 +74,9 @@ pub enum SweepVerdict {
     /// Its consumer says that it was acknowledged. Its outcome stands already; if the server lost that, too, the job
     /// has to be queued again.
     Left,
+    /// It was delivered and its outcome stands for long, but nobody acknowledged it, or the server forgot that: what
+    /// follows from the outcome is done once more.
+    Answered,
 }
 
 /// When a job is ended.
@@ -76,6 +90,9 @@ pub struct Ages {
     pub too_old: Duration,
     /// Age of a job that was acknowledged: time for the stream to remove it.
     pub left: Duration,
+    /// Age of the outcome of a job that was delivered: time for its worker, or after ack_wait for another one, to reply
+    /// and to acknowledge.
+    pub answered: Duration,
 }
 
 impl Default for Ages {
@@ -85,6 +102,7 @@ impl Default for Ages {
             unknown: Duration::from_secs(30),
             too_old: Duration::from_secs(6 * 86_400),
             left: Duration::from_secs(30),
+            answered: Duration::from_secs(60),
         }
     }
 }
@@ -158,15 +176,22 @@ where
     /// pass takes it up again.
     pub async fn sweep(&self) -> anyhow::Result<u64> {
         let mut pass = Pass::begin(&self.jetstream, &self.subjects, self.ages).await?;
-        let mut ended = 0;
-        let mut failures = Vec::new();
-        while failures.len() < MOST_FAILURES
-            && let Some(job) = pass.next().await?
-        {
-            match self.end(&pass, job).await {
-                Ok(()) => ended += 1,
-                Err(error) => failures.push(error),
+        let mut ending = FuturesUnordered::new();
+        let (mut ended, mut failures, mut more) = (0, Vec::new(), true);
+        while more || !ending.is_empty() {
+            if more && ending.len() < AT_ONCE {
+                match pass.next().await? {
+                    Some(job) => ending.push(self.end(job)),
+                    None => more = false,
+                }
+                continue;
             }
+            match ending.next().await {
+                Some(Ok(())) => ended += 1,
+                Some(Err(error)) => failures.push(error),
+                None => {}
+            }
+            more &= failures.len() < MOST_FAILURES;
         }
         let failed = failures.len();
         match failures.into_iter().next() {
@@ -177,7 +202,7 @@ where
         }
     }
 
-    async fn end(&self, pass: &Pass<'_>, job: SweptJob) -> anyhow::Result<()> {
+    async fn end(&self, job: SweptJob) -> anyhow::Result<()> {
         let (stream, sequence, verdict) = (job.stream.clone(), job.sequence, job.verdict);
         debug!(
             stream,
@@ -187,12 +212,31 @@ where
             "ending a job"
         );
         (self.conclude)(job).await?;
-        pass.take_off(&stream, sequence).await?;
+        self.take_off(&stream, sequence).await?;
         self.metrics.swept(match verdict {
             SweepVerdict::UnknownModel => SweepReason::UnknownModel,
             SweepVerdict::TooOld => SweepReason::TooOld,
-            SweepVerdict::Left => SweepReason::Left,
+            SweepVerdict::Left | SweepVerdict::Answered => SweepReason::Left,
         });
         Ok(())
+    }
+
+    /// Takes a job off its stream; one that is gone already is as good.
+    async fn take_off(&self, stream: &str, sequence: u64) -> anyhow::Result<()> {
+        let request = format!("STREAM.MSG.DELETE.{stream}");
+        // `Stream::delete_message` would have the job erased, too: then the server overwrites it and syncs the file, and
+        // nobody can publish to the stream meanwhile.
+        let removal = json!({ "seq": sequence, "no_erase": true });
+        let answer = self.jetstream.request(request, &removal).await;
+        let failed = "cannot delete a job whose outcome stands";
+        let Response::<DeleteStatus>::Err { error } = answer.context(failed)? else {
+            return Ok(());
+        };
+        let stream = self.jetstream.get_stream_no_info(stream).await?;
+        let found = stream.get_raw_message(sequence).await;
+        match found.map_err(|error| error.kind()) {
+            Err(LastRawMessageErrorKind::NoMessageFound) => Ok(()),
+            Ok(_) | Err(_) => Err(error).context(failed),
+        }
     }
 }

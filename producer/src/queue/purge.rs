@@ -13,7 +13,8 @@ use async_nats::{
         self, ErrorCode as NatsErrorCode,
         context::{PublishError, PublishErrorKind},
         message::{PublishMessage, StreamMessage},
-        stream::{LastRawMessageErrorKind, Stream},
+        response::Response,
+        stream::{DeleteStatus, LastRawMessageErrorKind, Stream},
     },
 };
 use bytes::Bytes;
@@ -22,9 +23,10 @@ use inferq_schemas::{
     ContentType, ErrorCode, Failure, JobHeaders, JobId, Lane, ModelName, OutcomeHeaders,
     ReplyPrefixes, ResultMode, Status,
 };
+use serde_json::json;
 
 use super::{QueueError, Queues};
-use crate::{outcome::pairs, submit::header_map};
+use crate::{denied::DeniedSubject, error::Source, outcome::pairs, submit::header_map};
 
 /// Jobs that are ended at once, each with its body in memory.
 const AT_ONCE: usize = 64;
@@ -142,16 +144,35 @@ impl Queues {
             return Ok(false);
         }
         self.reply(name, job).await?;
-        let asked = format!("$JS.API.STREAM.MSG.DELETE.{name}");
-        let deleted = stream.delete_message(job.sequence);
-        if let Err(error) = self.client.inner.denials.watch(&asked, deleted).await? {
+        if let Err(error) = self.take_off(name, job.sequence).await? {
             // Taken off by a worker that held it is as good.
             let found = next_on(stream, name, subject, job.sequence).await?;
             if found.is_some_and(|found| found.sequence == job.sequence) {
-                return Err(QueueError::of(name, error.into()));
+                return Err(QueueError::of(name, error));
             }
         }
         Ok(true)
+    }
+
+    /// Takes one message off a stream.
+    ///
+    /// `Stream::delete_message` would have it erased, too: then the server overwrites it and syncs the file, and nobody
+    /// can publish to the stream meanwhile.
+    async fn take_off(
+        &self,
+        name: &str,
+        sequence: u64,
+    ) -> Result<Result<(), Source>, DeniedSubject> {
+        let inner = &self.client.inner;
+        let request = format!("STREAM.MSG.DELETE.{name}");
+        let asked = format!("$JS.API.{request}");
+        let removal = json!({ "seq": sequence, "no_erase": true });
+        let answer = inner.jetstream.request(request, &removal);
+        Ok(match inner.denials.watch(&asked, answer).await? {
+            Ok(Response::Ok(DeleteStatus { .. })) => Ok(()),
+            Ok(Response::Err { error }) => Err(error.into()),
+            Err(error) => Err(error.into()),
+        })
     }
 
     /// Deletes the body of a job that has ended, if it has one by reference; false if that failed.

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::admit::Admission;
 use crate::hold::{Room, Way};
-use crate::job::{Delivery, Finished, Job, Origin, Queued, Verdict};
+use crate::job::{Delivery, Finished, Job, Origin, Outcome, Queued, Verdict};
 use crate::ledger::Ledger;
 use crate::settle::Settler;
 use crate::sweep::{Ages, SweepVerdict, Sweeper, SweptJob};
@@ -31,9 +31,15 @@ pub(super) fn sweeper(
         let (admission, settler, room) = (admission.clone(), settler.clone(), room.clone());
         Box::pin(async move {
             let (verdict, subject) = (swept.verdict, swept.raw_subject.clone());
-            let finished = finish(swept, &admission, &settler, &room);
-            if verdict == SweepVerdict::Left {
-                return keep(&finished.job, subject, &settler.ledger).await;
+            let mut finished = finish(swept, &admission, &settler, &room);
+            match verdict {
+                SweepVerdict::UnknownModel | SweepVerdict::TooOld => {}
+                SweepVerdict::Left => return keep(&finished.job, subject, &settler.ledger).await,
+                SweepVerdict::Answered => {
+                    let standing = standing(&finished.job, &settler.ledger).await?;
+                    let standing = standing.context("the outcome of a job is gone again")?;
+                    finished.verdict = Verdict::Standing(standing);
+                }
             }
             settler.settle(finished).await;
             Ok(())
@@ -51,23 +57,27 @@ pub(super) fn sweeper(
 
 /// Sees that a job which leaves its queue has an outcome, or comes again.
 async fn keep(job: &Job, subject: String, ledger: &Ledger) -> anyhow::Result<()> {
-    let standing = ledger.read(&job.headers.id).await;
-    if standing
-        .context("cannot read the outcome of a job")?
-        .is_some()
-    {
+    if standing(job, ledger).await?.is_some() {
         return Ok(());
     }
     warn!(job = %job.headers.id, "a job was acknowledged and has no outcome, it is queued again");
     ledger.queue_again(job, subject).await
 }
 
+/// The outcome of a job, if it has one; that which a replay takes the place of is not its own.
+async fn standing(job: &Job, ledger: &Ledger) -> anyhow::Result<Option<Outcome>> {
+    let standing = ledger.read(&job.headers.id).await;
+    let standing = standing.context("cannot read the outcome of a job")?;
+    let replay = job.replay();
+    Ok(standing.filter(|standing| !replay.is_some_and(|replay| replay.replaces(standing))))
+}
+
 fn finish(swept: SweptJob, admission: &Admission, settler: &Settler, room: &Room) -> Finished {
     let status = match swept.verdict {
         SweepVerdict::UnknownModel => Status::Error,
         SweepVerdict::TooOld => Status::Expired,
-        // Nobody is told so: `keep` reads or repeats what stands.
-        SweepVerdict::Left => Status::Error,
+        // Nobody is told so: what stands is read or repeated.
+        SweepVerdict::Left | SweepVerdict::Answered => Status::Error,
     };
     let queued = Queued {
         stream: swept.stream,

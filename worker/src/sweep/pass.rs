@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{DirectGetErrorKind, LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self};
 use futures::TryStreamExt;
 use inferq_schemas::subjects::{JobSubject, Lane, ModelName, QueueKind, Subjects};
-use inferq_schemas::{Assets, ErrorCode, Failure, nearest};
+use inferq_schemas::{Assets, ErrorCode, Failure, JobHeaders, JobId, ReplyPrefixes, nearest};
 
 use super::{Ages, SweepVerdict, SweptJob};
+use crate::ledger::header_pairs;
 
 /// Jobs ended in one pass at most, so that a flood of them does not keep others waiting.
 const MOST_PER_PASS: usize = 10_000;
@@ -28,11 +29,21 @@ struct Walk {
     last: u64,
 }
 
+/// How far a consumer has come, as sequences in its stream.
+#[derive(Default)]
+struct Reached {
+    /// Every job up to this one was acknowledged.
+    acknowledged: u64,
+    /// No job after this one was delivered.
+    delivered: u64,
+}
+
 pub(super) struct Pass<'a> {
     subjects: &'a Subjects,
     assets: Assets,
     ages: Ages,
     streams: Vec<(String, Stream)>,
+    results: Stream<()>,
     walks: VecDeque<Walk>,
     /// Models that have a consumer: the known ones.
     known: BTreeSet<ModelName>,
@@ -55,12 +66,14 @@ impl<'a> Pass<'a> {
             })?;
             streams.push((name.to_owned(), stream));
         }
+        let results = jetstream.get_stream_no_info(assets.results()).await?;
         let (walks, known) = (VecDeque::new(), BTreeSet::new());
         let mut pass = Self {
             subjects,
             assets,
             ages,
             streams,
+            results,
             walks,
             known,
             left: MOST_PER_PASS,
@@ -101,13 +114,16 @@ impl<'a> Pass<'a> {
                     .push_back(walk(&subject, SweepVerdict::UnknownModel));
                 continue;
             };
-            let acknowledged = self.acknowledged(stream, &job).await.with_context(failed)?;
-            if acknowledged >= first {
-                self.walks.push_back(Walk {
-                    last: acknowledged,
-                    ..walk(&subject, SweepVerdict::Left)
-                });
-            }
+            let reached = self.reached(stream, &job).await.with_context(failed)?;
+            self.walks.push_back(Walk {
+                last: reached.acknowledged,
+                ..walk(&subject, SweepVerdict::Left)
+            });
+            self.walks.push_back(Walk {
+                next: first.max(reached.acknowledged + 1),
+                last: reached.delivered,
+                ..walk(&subject, SweepVerdict::Answered)
+            });
         }
         if waiting.info.state.messages > 0 && oldest >= self.ages.too_old {
             self.walks.push_back(walk(">", SweepVerdict::TooOld));
@@ -117,12 +133,15 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// The sequence up to which every job of a queue was acknowledged; 0 if its consumer is gone.
-    async fn acknowledged(&self, stream: &Stream, job: &JobSubject) -> anyhow::Result<u64> {
+    /// How far the consumer of a queue has come; nowhere if it is gone.
+    async fn reached(&self, stream: &Stream, job: &JobSubject) -> anyhow::Result<Reached> {
         let consumer = self.assets.consumer(&job.model, job.lane);
         match stream.consumer_info(consumer).await {
-            Ok(info) => Ok(info.ack_floor.stream_sequence),
-            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(0),
+            Ok(info) => Ok(Reached {
+                acknowledged: info.ack_floor.stream_sequence,
+                delivered: info.delivered.stream_sequence,
+            }),
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(Reached::default()),
             Err(error) => Err(error).context("cannot look for a consumer"),
         }
     }
@@ -151,6 +170,9 @@ impl<'a> Pass<'a> {
 
     /// The walk's next message, if it is old enough to be ended and still nobody takes it.
     async fn step(&self, walk: &Walk) -> anyhow::Result<Option<StreamMessage>> {
+        if walk.next > walk.last {
+            return Ok(None);
+        }
         let (name, stream) = &self.streams[walk.stream];
         let request = stream
             .raw_message_builder()
@@ -174,8 +196,27 @@ impl<'a> Pass<'a> {
             }
             SweepVerdict::TooOld => age >= self.ages.too_old,
             SweepVerdict::Left => age >= self.ages.left && message.sequence <= walk.last,
+            SweepVerdict::Answered => {
+                age >= self.ages.answered
+                    && message.sequence <= walk.last
+                    && self.is_answered(name, &message).await?
+            }
         };
         Ok(due.then_some(message))
+    }
+
+    /// Whether an outcome stands for a job for so long that whoever wrote it has ended, or will not settle the job.
+    async fn is_answered(&self, stream: &str, message: &StreamMessage) -> anyhow::Result<bool> {
+        let derived = JobId::derived(stream, message.sequence);
+        let replies = ReplyPrefixes::default();
+        let job = JobHeaders::parse(header_pairs(&message.headers), derived, &replies).headers;
+        let subject = self.subjects.result(&job.id);
+        match self.results.direct_get_last_for_subject(subject).await {
+            Ok(outcome) => Ok(job.supersedes != Some(outcome.sequence)
+                && age_of(outcome.time) >= self.ages.answered),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).context("cannot read the outcome of a job"),
+        }
     }
 
     async fn is_taken(&self, stream: &Stream, subject: &str) -> anyhow::Result<bool> {
@@ -192,20 +233,6 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Takes a job off its stream; one that is gone already is as good.
-    pub(super) async fn take_off(&self, stream: &str, sequence: u64) -> anyhow::Result<()> {
-        let Some((_, stream)) = self.streams.iter().find(|(name, _)| name == stream) else {
-            return Ok(());
-        };
-        if let Err(error) = stream.delete_message(sequence).await {
-            let gone = stream.raw_message_builder().sequence(sequence).send().await;
-            if !gone.is_err_and(|error| error.kind() == LastRawMessageErrorKind::NoMessageFound) {
-                return Err(error).context("cannot delete a job whose outcome stands");
-            }
-        }
-        Ok(())
-    }
-
     fn job(&self, stream: usize, verdict: SweepVerdict, message: StreamMessage) -> SweptJob {
         let raw_subject = message.subject.to_string();
         let failure = match verdict {
@@ -217,7 +244,7 @@ impl<'a> Pass<'a> {
                     format!("waited in the queue for {days} days, longer is not kept"),
                 )
             }
-            SweepVerdict::Left => Failure::new(
+            SweepVerdict::Left | SweepVerdict::Answered => Failure::new(
                 ErrorCode::Unavailable,
                 "the server lost its place in the queue and its outcome",
             ),

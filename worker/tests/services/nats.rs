@@ -65,22 +65,29 @@ impl Nats {
         }
     }
 
-    /// A server with the job streams and the workers' bucket.
+    /// A server with the streams of jobs and outcomes and the workers' bucket.
     pub(crate) async fn with_assets() -> Self {
         let nats = Self::start().await;
-        nats.add_jobs(nats.assets.jobs(), nats.assets.jobs_subjects())
+        let (assets, queue) = (&nats.assets, RetentionPolicy::WorkQueue);
+        nats.add_stream(assets.jobs(), assets.jobs_subjects(), queue)
             .await;
-        nats.add_jobs(nats.assets.bulk(), nats.assets.bulk_subjects())
+        nats.add_stream(assets.bulk(), assets.bulk_subjects(), queue)
             .await;
+        nats.add_stream(
+            assets.results(),
+            assets.results_subjects(),
+            RetentionPolicy::Limits,
+        )
+        .await;
         nats.add_workers_bucket().await;
         nats
     }
 
-    async fn add_jobs(&self, name: &str, subjects: Vec<String>) {
+    async fn add_stream(&self, name: &str, subjects: Vec<String>, retention: RetentionPolicy) {
         let config = Config {
             name: name.to_owned(),
             subjects,
-            retention: RetentionPolicy::WorkQueue,
+            retention,
             discard: DiscardPolicy::New,
             allow_direct: true,
             ..Config::default()

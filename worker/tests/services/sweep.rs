@@ -22,6 +22,7 @@ const AT_ONCE: Ages = Ages {
     unknown: Duration::ZERO,
     too_old: Duration::from_secs(3_600),
     left: Duration::ZERO,
+    answered: Duration::ZERO,
 };
 
 fn sweeper(
@@ -161,10 +162,9 @@ async fn a_job_about_to_be_removed_by_age_expires() {
     assert_eq!(nats.stored("INFER_BULK").await, 1);
 }
 
-/// A stream that keeps what was acknowledged looks as a server does that was killed before it had removed it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_was_acknowledged_and_yet_is_there_leaves_the_queue() {
-    let nats = Nats::with_assets().await;
+/// Publishes `jobs` to a stream that keeps what was acknowledged, as a server does that was killed before it had removed
+/// it, and returns the first `delivered` of them as a worker gets them.
+async fn deliver(nats: &Nats, jobs: &[&str], delivered: usize) -> Vec<jetstream::Message> {
     nats.jetstream
         .delete_stream("INFER_JOBS")
         .await
@@ -179,25 +179,59 @@ async fn a_job_that_was_acknowledged_and_yet_is_there_leaves_the_queue() {
         .await
         .expect("it can be made");
     nats.add_consumer("digits", Lane::Normal).await;
-    for body in ["left", "left too", "waiting"] {
-        nats.publish("infer.jobs.digits.normal", body).await;
+    for job in jobs {
+        nats.publish("infer.jobs.digits.normal", job).await;
     }
     let consumer: PullConsumer = nats
         .jetstream
         .get_consumer_from_stream("digits__normal", "INFER_JOBS")
         .await
         .expect("it is there");
-    let held = consumer.fetch().max_messages(2).messages().await;
-    let held: Vec<_> = held.expect("it answers").collect().await;
-    for message in held {
-        let message = message.expect("a job");
-        message.double_ack().await.expect("it is acknowledged");
+    let held = consumer.fetch().max_messages(delivered).messages().await;
+    let held = held.expect("it answers").map(|job| job.expect("a job"));
+    held.collect().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_acknowledged_and_yet_is_there_leaves_the_queue() {
+    let nats = Nats::with_assets().await;
+    for job in deliver(&nats, &["left", "left too", "waiting"], 2).await {
+        job.double_ack().await.expect("it is acknowledged");
     }
     let (sweeper, concluded) = sweeper(&nats, "a", AT_ONCE);
     assert_eq!(sweeper.sweep().await.expect("the server answers"), 2);
     assert_eq!(bodies(&concluded), ["left", "left too"]);
     let jobs = concluded.lock().expect("no test panics with it").clone();
     assert!(jobs.iter().all(|job| job.verdict == SweepVerdict::Left));
+    assert_eq!(nats.stored("INFER_JOBS").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_delivered_and_has_an_outcome_is_settled_by_the_sweeper() {
+    let nats = Nats::with_assets().await;
+    let jobs = ["answered", "answered too", "held", "behind it", "waiting"];
+    let held = deliver(&nats, &jobs, 4).await;
+    for job in [1, 2, 4, 5] {
+        let outcome = format!("infer.results.INFER_JOBS-{job}");
+        nats.publish(&outcome, "{}").await;
+    }
+    let patient = Ages {
+        answered: Duration::from_secs(60),
+        ..AT_ONCE
+    };
+    let (patient, _) = sweeper(&nats, "a", patient);
+    assert_eq!(patient.sweep().await.expect("the server answers"), 0);
+    let (sweeper, concluded) = sweeper(&nats, "a", AT_ONCE);
+    assert_eq!(sweeper.sweep().await.expect("the server answers"), 2);
+    assert_eq!(bodies(&concluded), ["answered", "answered too"]);
+    let settled = concluded.lock().expect("no test panics with it").clone();
+    let all = |job: &SweptJob| job.verdict == SweepVerdict::Answered;
+    assert!(settled.iter().all(all));
+    // Those behind a job that is held wait until it has ended, too: usually there are none.
+    nats.publish("infer.results.INFER_JOBS-3", "{}").await;
+    drop(held);
+    assert_eq!(sweeper.sweep().await.expect("the server answers"), 2);
+    assert_eq!(bodies(&concluded)[2..], ["held", "behind it"]);
     assert_eq!(nats.stored("INFER_JOBS").await, 1);
 }
 
@@ -239,4 +273,38 @@ async fn one_of_two_sweepers_works_and_the_other_follows_when_it_stops() {
     stops[1].cancel();
     second.await.expect("no panic");
     assert_eq!(nats.stored("INFER_JOBS").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweeper_that_crashed_and_is_started_again_goes_on_before_its_lease_ends() {
+    let nats = Nats::with_assets().await;
+    let (crashing, by_crashing) = sweeper(&nats, "a", AT_ONCE);
+    let crashing = tokio::spawn(crashing.run(CancellationToken::new()));
+    nats.publish("infer.jobs.nobody.normal", "one").await;
+    eventually("it sweeps", async || bodies(&by_crashing) == ["one"]).await;
+    crashing.abort();
+    let (again, by_again) = sweeper(&nats, "a", AT_ONCE);
+    let stop = CancellationToken::new();
+    let again = tokio::spawn(again.run(stop.clone()));
+    nats.publish("infer.jobs.nobody.normal", "two").await;
+    let swept = eventually("it sweeps again", async || bodies(&by_again) == ["two"]);
+    let lease = Duration::from_secs(20);
+    tokio::time::timeout(lease / 2, swept)
+        .await
+        .expect("the lease is its own");
+    stop.cancel();
+    again.await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_jobs_are_ended_in_one_pass() {
+    let nats = Nats::with_assets().await;
+    for number in 0..2_000 {
+        let body = number.to_string();
+        nats.publish("infer.jobs.nobody.normal", &body).await;
+    }
+    let (sweeper, concluded) = sweeper(&nats, "a", AT_ONCE);
+    assert_eq!(sweeper.sweep().await.expect("the server answers"), 2_000);
+    let each: std::collections::BTreeSet<_> = bodies(&concluded).into_iter().collect();
+    assert_eq!((each.len(), nats.stored("INFER_JOBS").await), (2_000, 0));
 }
