@@ -1,6 +1,5 @@
 //! Without a server, the command brings its own, looks after it, and leaves nothing behind.
 
-use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use anyhow::{Context, Result};
 use inferq_integration::process::{child_of, signal};
 use inferq_integration::{PATIENCE, models_folder};
 
-use super::resume::{CHUNKS, SLOWLY, TIMES, has_kept};
+use super::interrupted::{CHUNKS, Pair, SLOWLY, TIMES, ended, has_kept};
 use super::{finish, program, rows, succeed, table};
 
 fn alone(input: &Path, output: &Path, more: &[&str]) -> Result<Command> {
@@ -35,20 +34,6 @@ async fn begin(input: &Path, output: &Path) -> Result<Child> {
     Ok(child)
 }
 
-/// Waits for its end: its exit code and what it said.
-async fn ended(child: Child) -> Result<(Option<i32>, String)> {
-    let pid = child.id();
-    let mut waiting = tokio::task::spawn_blocking(|| child.wait_with_output());
-    let output = match tokio::time::timeout(PATIENCE, &mut waiting).await {
-        Ok(output) => output??,
-        Err(_) => {
-            signal(pid, "-KILL")?;
-            anyhow::bail!("it does not end, and says {:?}", waiting.await??);
-        }
-    };
-    Ok((output.status.code(), String::from_utf8(output.stderr)?))
-}
-
 #[tokio::test]
 async fn a_private_stack_scores_and_is_gone_afterwards() -> Result<()> {
     let home = tempfile::tempdir()?;
@@ -67,15 +52,9 @@ async fn a_private_stack_scores_and_is_gone_afterwards() -> Result<()> {
 #[tokio::test]
 async fn a_private_worker_that_is_killed_is_started_again_and_a_private_server_ends_the_run()
 -> Result<()> {
-    let home = tempfile::tempdir()?;
-    let input = home.path().join("rows.csv");
-    let (calm, harried) = (
-        home.path().join("calm.csv"),
-        home.path().join("harried.csv"),
-    );
-    table(&input, TIMES)?;
-    succeed(alone(&input, &calm, &CHUNKS)?).await?;
-    let child = begin(&input, &harried).await?;
+    let pair = Pair::new()?;
+    succeed(alone(&pair.input, &pair.calm, &CHUNKS)?).await?;
+    let child = begin(&pair.input, &pair.harried).await?;
     let first = child_of(child.id(), "inferq-worker")?.context("it has a worker")?;
     signal(first, "-KILL")?;
     let another = async {
@@ -99,11 +78,8 @@ async fn a_private_worker_that_is_killed_is_started_again_and_a_private_server_e
         "{said}"
     );
     let more = [&CHUNKS[..], &["--resume"]].concat();
-    succeed(alone(&input, &harried, &more)?).await?;
-    assert!(
-        fs::read(&calm)? == fs::read(&harried)?,
-        "the output differs"
-    );
+    succeed(alone(&pair.input, &pair.harried, &more)?).await?;
+    pair.is_alike()?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod alone;
 mod answers;
 mod bad_rows;
+mod interrupted;
 mod resume;
 
 use std::path::{Path, PathBuf};
