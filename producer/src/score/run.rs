@@ -20,11 +20,11 @@ use super::{
     place::Place,
     prepare::prepare,
     progress::{Phase, Progress, Summary},
-    size::{RowCost, chunk_rows},
+    size::{RowCost, chunk_rows, row_bytes},
     table::Layout,
     target::{self, Served},
 };
-use crate::client::Client;
+use crate::{blobs::inline_limit, client::Client};
 
 /// Rows of the first of the jobs that are sent before the run, to see what rows cost and give. Each further one has
 /// [`MORE`] times as many.
@@ -119,7 +119,7 @@ impl Score {
             Some(folder) => folder,
             None => place.begin(Manifest {
                 run: chunks.run.clone(),
-                chunk_rows: self.chunk_rows(&served, &prepared.tried, &probe),
+                chunk_rows: self.chunk_rows(client, &served, &prepared.tried, &probe),
                 device: probe.device(),
                 fingerprint: prepared.fingerprint,
             })?,
@@ -192,25 +192,27 @@ impl Score {
         }
     }
 
-    fn chunk_rows(&self, served: &Served, sample: &[Tensor], probe: &Answered) -> usize {
+    fn chunk_rows(
+        &self,
+        client: &Client,
+        served: &Served,
+        sample: &[Tensor],
+        probe: &Answered,
+    ) -> usize {
         if !served.takes_many_rows {
             return 1;
         }
         if let Some(rows) = self.options.chunk_rows {
             return rows.get();
         }
-        let bytes = |tensors: &[Tensor]| -> usize {
-            let all: usize = tensors.iter().map(|tensor| tensor.data.len()).sum();
-            all / tensors.first().map_or(1, |tensor| tensor.rows().max(1))
-        };
-        chunk_rows(RowCost {
-            input_bytes: bytes(sample),
-            output_bytes: probe
-                .pieces
-                .first()
-                .map_or(0, |(_, outputs)| bytes(outputs)),
+        let pieces = probe.pieces.first();
+        let cost = RowCost {
+            input_bytes: row_bytes(sample),
+            output_bytes: pieces.map_or(0, |(_, outputs)| row_bytes(outputs)),
             compute: probe.row_takes(),
-        })
+        };
+        let limit = inline_limit(client.inner.nats.max_payload());
+        chunk_rows(cost, limit, self.options.max_share.is_some())
     }
 }
 
