@@ -125,8 +125,8 @@ async fn accept(
 /// Passes on both directions until one of them ends, or the wire is cut.
 async fn connect(client: TcpStream, server: TcpStream, mut wire: watch::Receiver<Wire>) {
     for end in [&client, &server] {
-        // Held back until the last packet is acknowledged, as is the default, a request takes up to 40 ms more. One that
-        // is refused this passes on all the same.
+        // By default TCP holds small packets back until the one before is acknowledged, for up to 40 ms. Where that cannot
+        // be turned off the link is slower, and still one.
         let _ = end.set_nodelay(true);
     }
     let (from_client, to_client) = client.into_split();

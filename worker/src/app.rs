@@ -241,7 +241,7 @@ impl Worker {
                 self.checked.worker_id.clone(),
                 admission,
                 settler,
-                room.clone(),
+                room.limits(),
             );
             let stop = self.stop.clone();
             tasks.spawn(async move { sweeper.run(stop).await });

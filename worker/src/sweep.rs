@@ -1,9 +1,9 @@
 //! Ends the jobs no worker would ever see: those for a model nobody knows, those about to be removed by age, and those
-//! that were acknowledged and yet are there.
+//! that have ended and yet are there.
 //!
 //! A server that is killed may come back with what its consumers had acknowledged and without what the stream had
 //! removed for it: such a job is in the queue for good, and delivered to nobody. It may also come back with consumers that
-//! no longer know what they had delivered (seen with 2.9.10): then only its outcome tells that a job is over.
+//! wait for acknowledgements they have had (seen with 2.9.10): then only its outcome tells that a job is over.
 //!
 //! Of all workers started with `--sweeper` the one that holds the lease does it (`sweep/lease.rs`). A job is taken off
 //! its stream only after its outcome stands, and outcomes are written by compare-and-set, so two sweepers at once, or
@@ -26,7 +26,7 @@ use futures::stream::FuturesUnordered;
 use inferq_schemas::subjects::{JobSubject, Subjects};
 use inferq_schemas::{Assets, Failure};
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -40,6 +40,9 @@ const MOST_FAILURES: usize = 8;
 /// Jobs that are ended at once, each with its body in memory: one takes some round trips, and a server that crashed may
 /// leave thousands.
 const AT_ONCE: usize = 16;
+
+/// Time to make the outcome of one job stand. What is not done then is begun anew by the next pass.
+const CONCLUDES_WITHIN: Duration = Duration::from_secs(20);
 
 /// A job the sweeper ends.
 #[derive(Debug, Clone)]
@@ -74,7 +77,7 @@ pub enum SweepVerdict {
     /// Its consumer says that it was acknowledged. Its outcome stands already; if the server lost that, too, the job
     /// has to be queued again.
     Left,
-    /// It was delivered and its outcome stands for long, but nobody acknowledged it, or the server forgot that: what
+    /// It was delivered and its outcome stands for long, and more jobs are in its queue than the consumer knows of: what
     /// follows from the outcome is done once more.
     Answered,
 }
@@ -180,9 +183,13 @@ where
         let (mut ended, mut failures, mut more) = (0, Vec::new(), true);
         while more || !ending.is_empty() {
             if more && ending.len() < AT_ONCE {
-                match pass.next().await? {
-                    Some(job) => ending.push(self.end(job)),
-                    None => more = false,
+                match pass.next().await {
+                    Ok(Some(job)) => ending.push(self.end(job)),
+                    Ok(None) => more = false,
+                    Err(error) => {
+                        failures.push(error);
+                        more = false;
+                    }
                 }
                 continue;
             }
@@ -196,7 +203,7 @@ where
         let failed = failures.len();
         match failures.into_iter().next() {
             Some(first) => {
-                Err(first.context(format!("{failed} jobs could not be ended, {ended} were")))
+                Err(first.context(format!("{failed} failures, {ended} jobs were ended")))
             }
             None => Ok(ended),
         }
@@ -211,12 +218,14 @@ where
             subject = job.raw_subject,
             "ending a job"
         );
-        (self.conclude)(job).await?;
+        let concluded = timeout(CONCLUDES_WITHIN, (self.conclude)(job)).await;
+        concluded.context("the outcome of a job could not be written in time")??;
         self.take_off(&stream, sequence).await?;
         self.metrics.swept(match verdict {
             SweepVerdict::UnknownModel => SweepReason::UnknownModel,
             SweepVerdict::TooOld => SweepReason::TooOld,
-            SweepVerdict::Left | SweepVerdict::Answered => SweepReason::Left,
+            SweepVerdict::Left => SweepReason::Left,
+            SweepVerdict::Answered => SweepReason::Answered,
         });
         Ok(())
     }
@@ -225,7 +234,7 @@ where
     async fn take_off(&self, stream: &str, sequence: u64) -> anyhow::Result<()> {
         let request = format!("STREAM.MSG.DELETE.{stream}");
         // `Stream::delete_message` would have the job erased, too: then the server overwrites it and syncs the file, and
-        // nobody can publish to the stream meanwhile.
+        // nobody can publish to the stream meanwhile. A crash may bring back what is only removed; its outcome stands.
         let removal = json!({ "seq": sequence, "no_erase": true });
         let answer = self.jetstream.request(request, &removal).await;
         let failed = "cannot delete a job whose outcome stands";

@@ -79,7 +79,7 @@ async fn a_private_worker_that_is_killed_is_started_again_and_a_private_server_e
     );
     let more = [&CHUNKS[..], &["--resume"]].concat();
     succeed(alone(&pair.input, &pair.harried, &more)?).await?;
-    pair.is_alike()?;
+    pair.compare()?;
     Ok(())
 }
 

@@ -76,8 +76,8 @@ impl Pair {
         })
     }
 
-    /// Byte by byte.
-    pub(crate) fn is_alike(&self) -> Result<()> {
+    /// An error if they are not the same, byte by byte.
+    pub(crate) fn compare(&self) -> Result<()> {
         let alike = fs::read(&self.calm)? == fs::read(&self.harried)?;
         ensure!(alike, "the output differs");
         Ok(())

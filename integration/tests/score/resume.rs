@@ -15,7 +15,7 @@ use super::{finish, score, succeed, table};
 async fn begin(stack: &Stack, input: &Path, output: &Path, parts: usize) -> Result<Child> {
     let more = [&CHUNKS[..], &SLOWLY, &["--resume"]].concat();
     let mut command = score(stack, input, output, &more)?;
-    command.stderr(Stdio::null());
+    command.stderr(Stdio::piped());
     let mut child = command.spawn()?;
     has_kept(output, &mut child, parts).await?;
     Ok(child)
@@ -35,7 +35,7 @@ async fn a_killed_run_is_resumed_and_its_output_is_that_of_an_undisturbed_one() 
     stack.workers()[0].kill();
     let more = [&CHUNKS[..], &["--resume"]].concat();
     succeed(score(&stack, &pair.input, &pair.harried, &more)?).await?;
-    pair.is_alike()?;
+    pair.compare()?;
     Ok(stack.stop().await?)
 }
 
@@ -48,9 +48,9 @@ async fn a_server_that_crashes_in_mid_run_is_waited_for() -> Result<()> {
     stack.nats().kill().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     stack.nats().restart().await?;
-    let (code, _) = ended(child).await?;
-    assert_eq!(code, Some(0));
-    pair.is_alike()?;
+    let (code, said) = ended(child).await?;
+    assert_eq!(code, Some(0), "{said}");
+    pair.compare()?;
     Ok(stack.stop().await?)
 }
 

@@ -91,12 +91,22 @@ mod tests {
             output_bytes: 8,
             compute: Duration::ZERO,
         };
-        for inline_limit in [1 << 10, 48 << 10, INLINE_LIMIT, 64 << 20] {
+        for inline_limit in [6 << 10, 30 << 10, 48 << 10, INLINE_LIMIT, 64 << 20] {
             let rows = chunk_rows(cost, inline_limit, false);
-            assert!(rows * 1_000 <= inline_limit.min(BODY), "{rows} rows");
+            let most = BODY.min(inline_limit / 6 * 5);
+            assert!(rows * 1_000 <= most, "{rows} rows");
         }
         assert_eq!(chunk_rows(cost, 48 << 10, false), RUN);
         let rows = chunk_rows(cost, INLINE_LIMIT, true);
         assert!(rows * 1_000 <= GENTLE_BODY && rows > RUN, "{rows} rows");
+    }
+
+    #[test]
+    fn texts_count_twice() {
+        let numbers = Tensor::from_f32("x", vec![2, 3], &[0.0; 6]).expect("it fits");
+        assert_eq!(row_bytes(std::slice::from_ref(&numbers)), 12);
+        let texts = Tensor::from_strings("t", vec![2], &["four", "sixsix"]).expect("it fits");
+        assert_eq!(row_bytes(&[numbers, texts]), (24 + 2 * (4 + 4 + 4 + 6)) / 2);
+        assert_eq!(row_bytes(&[]), 0);
     }
 }

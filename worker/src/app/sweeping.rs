@@ -10,9 +10,10 @@ use inferq_schemas::subjects::QueueKind;
 use tracing::warn;
 
 use crate::admit::Admission;
-use crate::hold::{Room, Way};
+use crate::hold::{Room, RoomLimits, Way};
 use crate::job::{Delivery, Finished, Job, Origin, Outcome, Queued, Verdict};
 use crate::ledger::Ledger;
+use crate::metrics::Metrics;
 use crate::settle::Settler;
 use crate::sweep::{Ages, SweepVerdict, Sweeper, SweptJob};
 
@@ -23,8 +24,10 @@ pub(super) fn sweeper(
     worker_id: String,
     admission: Arc<Admission>,
     settler: Settler,
-    room: Room,
+    limits: RoomLimits,
 ) -> Sweeper<Conclude> {
+    // Of its own, and counted by nobody: what is swept must not keep the worker from its own jobs.
+    let room = Room::new(limits, Metrics::new());
     let ledger = settler.ledger.clone();
     let metrics = settler.metrics.clone();
     let conclude: Conclude = Box::new(move |swept| {

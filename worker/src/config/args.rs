@@ -275,8 +275,8 @@ pub struct LifecycleArgs {
     /// delay after which whoever sent SIGTERM kills.
     #[arg(long = "drain-grace", env = "INFERQ_DRAIN_GRACE", value_name = "TIME", default_value = "25s", value_parser = humantime::parse_duration)]
     pub drain_grace: Duration,
-    /// Also answer jobs that no model takes and jobs about to grow too old. One of all workers with this flag does it at
-    /// a time; it needs the right to delete messages from the job streams.
+    /// Also answer jobs that no model takes and jobs about to grow too old, and take off those that a crash of the server
+    /// left. One of all workers with this flag does it at a time; it needs the right to delete messages from the job streams.
     #[arg(long, env = "INFERQ_SWEEPER", action = clap::ArgAction::SetTrue, value_parser = clap::builder::BoolishValueParser::new())]
     pub sweeper: bool,
 }

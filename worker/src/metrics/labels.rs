@@ -133,5 +133,7 @@ words! {
         TooOld = "too_old",
         /// It was acknowledged and yet is there.
         Left = "left",
+        /// Its outcome stands, and no consumer knows of it.
+        Answered = "answered",
     }
 }

@@ -1,7 +1,8 @@
 //! Which worker sweeps: one key in the bucket `infer_workers`, taken and renewed by compare-and-set.
 //!
-//! The bucket forgets a key 20 s after its last write, so the lease of a worker that died is free by itself. One that is
-//! started again under the same id takes it back at once.
+//! The bucket forgets a key 20 s after its last write, so the lease of a worker that died is free by itself. A process
+//! takes at once what it finds under its own id when it starts: that is its predecessor's. Later it is not, so two
+//! processes of one id do not take it from each other for ever.
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub(super) struct Lease {
     holder: String,
     /// Revision of our own last write, while we hold it.
     revision: Option<u64>,
+    /// Whether this process has not yet seen who holds it.
+    starts: bool,
 }
 
 impl Lease {
@@ -37,18 +40,20 @@ impl Lease {
             bucket,
             holder,
             revision: None,
+            starts: true,
         }
     }
 
     /// Tries to take the lease; whether we hold it now.
     pub(super) async fn hold(&mut self) -> bool {
         let mut written = self.write().await;
-        if matches!(written, Err(Refusal::Taken)) {
+        if self.starts && matches!(written, Err(Refusal::Taken)) {
             self.revision = self.of_our_id().await;
             if self.revision.is_some() {
                 written = self.write().await;
             }
         }
+        self.starts &= matches!(written, Err(Refusal::NoAnswer));
         self.revision = written
             .inspect_err(|refusal| debug!(?refusal, "the sweeper's lease is not ours"))
             .ok();
@@ -80,8 +85,7 @@ impl Lease {
         }
     }
 
-    /// The revision that was written under our id, if it was the last: by a process before this one, or by this one
-    /// before it lost its connection.
+    /// The revision that a process before this one wrote under our id, if it was the last.
     async fn of_our_id(&self) -> Option<u64> {
         let bucket = self.bucket().await.ok()?;
         let entry = timeout(LIMIT, bucket.entry(KEY)).await.ok()?.ok()??;

@@ -1,9 +1,10 @@
 //! One look over the job streams: finds, one after the other, the jobs that have to be ended.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use async_nats::datetime::DateTime;
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, LastRawMessageErrorKind, Stream};
@@ -13,10 +14,14 @@ use inferq_schemas::subjects::{JobSubject, Lane, ModelName, QueueKind, Subjects}
 use inferq_schemas::{Assets, ErrorCode, Failure, JobHeaders, JobId, ReplyPrefixes, nearest};
 
 use super::{Ages, SweepVerdict, SweptJob};
+use crate::clock;
 use crate::ledger::header_pairs;
 
 /// Jobs ended in one pass at most, so that a flood of them does not keep others waiting.
 const MOST_PER_PASS: usize = 10_000;
+
+/// Jobs of one queue that may be found to have no outcome: workers hold them, and behind them may be some that nobody does.
+const MOST_UNANSWERED: usize = 64;
 
 /// A walk along one subject filter of one stream.
 struct Walk {
@@ -27,6 +32,18 @@ struct Walk {
     next: u64,
     /// The last sequence to look at.
     last: u64,
+    /// How many jobs may still be passed over.
+    patience: usize,
+}
+
+/// What a look at the next job of a walk found.
+enum Look {
+    /// It is to be ended.
+    Due(Box<StreamMessage>),
+    /// The job with this sequence is not, but others behind it may be.
+    Passed(u64),
+    /// Nothing more is.
+    Over,
 }
 
 /// How far a consumer has come, as sequences in its stream.
@@ -36,6 +53,8 @@ struct Reached {
     acknowledged: u64,
     /// No job after this one was delivered.
     delivered: u64,
+    /// Jobs it will deliver, or waits for.
+    known: u64,
 }
 
 pub(super) struct Pass<'a> {
@@ -45,6 +64,8 @@ pub(super) struct Pass<'a> {
     streams: Vec<(String, Stream)>,
     results: Stream<()>,
     walks: VecDeque<Walk>,
+    /// Stream and sequence of the jobs that were found: two walks may come by the same one.
+    found: BTreeSet<(usize, u64)>,
     /// Models that have a consumer: the known ones.
     known: BTreeSet<ModelName>,
     left: usize,
@@ -75,6 +96,7 @@ impl<'a> Pass<'a> {
             streams,
             results,
             walks,
+            found: BTreeSet::new(),
             known,
             left: MOST_PER_PASS,
         };
@@ -101,12 +123,13 @@ impl<'a> Pass<'a> {
             verdict,
             next: first,
             last: u64::MAX,
+            patience: 0,
         };
         let consumers: BTreeSet<(ModelName, Lane)> = consumers
             .iter()
             .filter_map(|name| self.assets.parse_consumer(name))
             .collect();
-        while let Some((subject, _)) = waiting.try_next().await.with_context(failed)? {
+        while let Some((subject, stored)) = waiting.try_next().await.with_context(failed)? {
             let job = self.subjects.parse_job(&subject);
             let taken = job.filter(|job| consumers.contains(&(job.model.clone(), job.lane)));
             let Some(job) = taken else {
@@ -119,11 +142,14 @@ impl<'a> Pass<'a> {
                 last: reached.acknowledged,
                 ..walk(&subject, SweepVerdict::Left)
             });
-            self.walks.push_back(Walk {
-                next: first.max(reached.acknowledged + 1),
-                last: reached.delivered,
-                ..walk(&subject, SweepVerdict::Answered)
-            });
+            if u64::try_from(stored).unwrap_or(u64::MAX) > reached.known {
+                self.walks.push_back(Walk {
+                    next: first.max(reached.acknowledged + 1),
+                    last: reached.delivered,
+                    patience: MOST_UNANSWERED,
+                    ..walk(&subject, SweepVerdict::Answered)
+                });
+            }
         }
         if waiting.info.state.messages > 0 && oldest >= self.ages.too_old {
             self.walks.push_back(walk(">", SweepVerdict::TooOld));
@@ -137,10 +163,15 @@ impl<'a> Pass<'a> {
     async fn reached(&self, stream: &Stream, job: &JobSubject) -> anyhow::Result<Reached> {
         let consumer = self.assets.consumer(&job.model, job.lane);
         match stream.consumer_info(consumer).await {
-            Ok(info) => Ok(Reached {
-                acknowledged: info.ack_floor.stream_sequence,
-                delivered: info.delivered.stream_sequence,
-            }),
+            Ok(info) => {
+                let (delivered, held) = (info.delivered.stream_sequence, info.num_ack_pending);
+                let floor = info.ack_floor.stream_sequence;
+                Ok(Reached {
+                    acknowledged: if held == 0 { delivered } else { floor },
+                    delivered,
+                    known: info.num_pending + held as u64,
+                })
+            }
             Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(Reached::default()),
             Err(error) => Err(error).context("cannot look for a consumer"),
         }
@@ -149,29 +180,36 @@ impl<'a> Pass<'a> {
     /// The next job to end.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<SweptJob>> {
         while let Some(walk) = self.walks.front() {
-            let found = if self.left > 0 {
-                self.step(walk).await?
+            let look = if self.left > 0 {
+                self.look(walk).await?
             } else {
-                None
-            };
-            let Some(message) = found else {
-                self.walks.pop_front();
-                continue;
+                Look::Over
             };
             let (stream, verdict) = (walk.stream, walk.verdict);
-            if let Some(walk) = self.walks.front_mut() {
-                walk.next = message.sequence + 1;
+            match (look, self.walks.front_mut()) {
+                (Look::Due(message), Some(walk)) => {
+                    walk.next = message.sequence + 1;
+                    if self.found.insert((stream, message.sequence)) {
+                        self.left -= 1;
+                        return Ok(Some(self.job(stream, verdict, *message)));
+                    }
+                }
+                (Look::Passed(sequence), Some(walk)) if walk.patience > 0 => {
+                    walk.next = sequence + 1;
+                    walk.patience -= 1;
+                }
+                (Look::Passed(_) | Look::Over, _) | (_, None) => {
+                    self.walks.pop_front();
+                }
             }
-            self.left -= 1;
-            return Ok(Some(self.job(stream, verdict, message)));
         }
         Ok(None)
     }
 
     /// The walk's next message, if it is old enough to be ended and still nobody takes it.
-    async fn step(&self, walk: &Walk) -> anyhow::Result<Option<StreamMessage>> {
+    async fn look(&self, walk: &Walk) -> anyhow::Result<Look> {
         if walk.next > walk.last {
-            return Ok(None);
+            return Ok(Look::Over);
         }
         let (name, stream) = &self.streams[walk.stream];
         let request = stream
@@ -181,7 +219,7 @@ impl<'a> Pass<'a> {
         let message = match request.send().await {
             Ok(message) => message,
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                return Ok(None);
+                return Ok(Look::Over);
             }
             Err(error) => {
                 return Err(error)
@@ -196,16 +234,20 @@ impl<'a> Pass<'a> {
             }
             SweepVerdict::TooOld => age >= self.ages.too_old,
             SweepVerdict::Left => age >= self.ages.left && message.sequence <= walk.last,
-            SweepVerdict::Answered => {
-                age >= self.ages.answered
-                    && message.sequence <= walk.last
-                    && self.is_answered(name, &message).await?
+            SweepVerdict::Answered if age < self.ages.answered || message.sequence > walk.last => {
+                false
             }
+            SweepVerdict::Answered if self.is_answered(name, &message).await? => true,
+            SweepVerdict::Answered => return Ok(Look::Passed(message.sequence)),
         };
-        Ok(due.then_some(message))
+        Ok(if due {
+            Look::Due(Box::new(message))
+        } else {
+            Look::Over
+        })
     }
 
-    /// Whether an outcome stands for a job for so long that whoever wrote it has ended, or will not settle the job.
+    /// Whether an outcome stands for a job for so long that whoever wrote it should have settled the job.
     async fn is_answered(&self, stream: &str, message: &StreamMessage) -> anyhow::Result<bool> {
         let derived = JobId::derived(stream, message.sequence);
         let replies = ReplyPrefixes::default();
@@ -256,8 +298,7 @@ impl<'a> Pass<'a> {
             raw_subject,
             headers: message.headers,
             body: message.payload,
-            published_unix_ms: u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000)
-                .unwrap_or(0),
+            published_unix_ms: unix_ms_of(message.time),
             verdict,
             failure,
         }
@@ -276,11 +317,13 @@ impl<'a> Pass<'a> {
     }
 }
 
-fn age_of(time: async_nats::datetime::DateTime) -> Duration {
-    let then = u64::try_from(time.unix_timestamp_nanos()).unwrap_or(0);
-    let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(then);
-    // A moment that lies ahead by this clock has no age.
-    SystemTime::now().duration_since(then).unwrap_or_default()
+/// How long ago that was, by the server's clock; what lies ahead has no age.
+fn age_of(time: DateTime) -> Duration {
+    Duration::from_millis(clock::unix_ms_now().saturating_sub(unix_ms_of(time)))
+}
+
+fn unix_ms_of(time: DateTime) -> u64 {
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
 }
 
 /// The token of a job's subject that should name a model.

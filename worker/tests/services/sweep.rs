@@ -1,5 +1,6 @@
 //! Jobs that no worker would ever see, ended by the sweeper.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use inferq_schemas::ErrorCode;
 use inferq_schemas::subjects::Lane;
 use inferq_worker::metrics::Metrics;
 use inferq_worker::sweep::{Ages, SweepVerdict, Sweeper, SweptJob};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::nats::{Nats, eventually};
@@ -207,32 +209,52 @@ async fn a_job_that_was_acknowledged_and_yet_is_there_leaves_the_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_was_delivered_and_has_an_outcome_is_settled_by_the_sweeper() {
+async fn a_job_that_has_ended_and_that_no_consumer_knows_of_is_settled_by_the_sweeper() {
     let nats = Nats::with_assets().await;
-    let jobs = ["answered", "answered too", "held", "behind it", "waiting"];
-    let held = deliver(&nats, &jobs, 4).await;
-    for job in [1, 2, 4, 5] {
+    let jobs = ["held", "answered", "answered too", "unanswered", "waiting"];
+    let delivered = deliver(&nats, &jobs, 4).await;
+    for job in &delivered[1..] {
+        job.double_ack().await.expect("it is acknowledged");
+    }
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    for job in [2, 3, 5] {
         let outcome = format!("infer.results.INFER_JOBS-{job}");
         nats.publish(&outcome, "{}").await;
     }
-    let patient = Ages {
-        answered: Duration::from_secs(60),
+    let ages = Ages {
+        answered: Duration::from_secs(1),
         ..AT_ONCE
     };
-    let (patient, _) = sweeper(&nats, "a", patient);
-    assert_eq!(patient.sweep().await.expect("the server answers"), 0);
-    let (sweeper, concluded) = sweeper(&nats, "a", AT_ONCE);
-    assert_eq!(sweeper.sweep().await.expect("the server answers"), 2);
+    let (sweeper, concluded) = sweeper(&nats, "a", ages);
+    let swept = async || sweeper.sweep().await.expect("the server answers");
+    assert_eq!(swept().await, 0, "whoever wrote the outcomes may be at it");
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert_eq!(swept().await, 2);
     assert_eq!(bodies(&concluded), ["answered", "answered too"]);
-    let settled = concluded.lock().expect("no test panics with it").clone();
-    let all = |job: &SweptJob| job.verdict == SweepVerdict::Answered;
-    assert!(settled.iter().all(all));
-    // Those behind a job that is held wait until it has ended, too: usually there are none.
-    nats.publish("infer.results.INFER_JOBS-3", "{}").await;
-    drop(held);
-    assert_eq!(sweeper.sweep().await.expect("the server answers"), 2);
-    assert_eq!(bodies(&concluded)[2..], ["held", "behind it"]);
+    let verdicts = async |verdict| {
+        let jobs = concluded.lock().expect("no test panics with it");
+        jobs.iter().filter(|job| job.verdict == verdict).count()
+    };
+    assert_eq!(verdicts(SweepVerdict::Answered).await, 2);
+    // With nobody at anything, whatever was delivered was acknowledged.
+    delivered[0].double_ack().await.expect("it is acknowledged");
+    assert_eq!(swept().await, 2);
+    assert_eq!(bodies(&concluded)[2..], ["held", "unanswered"]);
+    assert_eq!(verdicts(SweepVerdict::Left).await, 2);
     assert_eq!(nats.stored("INFER_JOBS").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_has_to_end_for_two_reasons_ends_once() {
+    let nats = Nats::with_assets().await;
+    nats.publish("infer.jobs.nobody.normal", "old").await;
+    let ages = Ages {
+        too_old: Duration::ZERO,
+        ..AT_ONCE
+    };
+    let (sweeper, concluded) = sweeper(&nats, "a", ages);
+    assert_eq!(sweeper.sweep().await.expect("the server answers"), 1);
+    assert_eq!(bodies(&concluded), ["old"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,14 +319,35 @@ async fn a_sweeper_that_crashed_and_is_started_again_goes_on_before_its_lease_en
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thousands_of_jobs_are_ended_in_one_pass() {
+async fn sixteen_jobs_are_ended_at_once() {
     let nats = Nats::with_assets().await;
-    for number in 0..2_000 {
-        let body = number.to_string();
-        nats.publish("infer.jobs.nobody.normal", &body).await;
+    for _ in 0..40 {
+        nats.publish("infer.jobs.nobody.normal", "one").await;
     }
-    let (sweeper, concluded) = sweeper(&nats, "a", AT_ONCE);
-    assert_eq!(sweeper.sweep().await.expect("the server answers"), 2_000);
-    let each: std::collections::BTreeSet<_> = bodies(&concluded).into_iter().collect();
-    assert_eq!((each.len(), nats.stored("INFER_JOBS").await), (2_000, 0));
+    let (begun, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let conclude = |_| {
+        let (begun, all) = (begun.clone(), all.clone());
+        async move {
+            // None ends before as many have begun as are ended at once.
+            let arrived = all.notified();
+            match begun.fetch_add(1, Ordering::SeqCst) + 1 {
+                ..16 => arrived.await,
+                _ => all.notify_waiters(),
+            }
+            Ok(())
+        }
+    };
+    let (ready, _) = sweeper(&nats, "a", AT_ONCE);
+    let sweeper = Sweeper {
+        jetstream: ready.jetstream,
+        subjects: ready.subjects,
+        worker_id: ready.worker_id,
+        metrics: ready.metrics,
+        ages: ready.ages,
+        conclude,
+    };
+    let swept = tokio::time::timeout(Duration::from_secs(10), sweeper.sweep()).await;
+    let ended = swept.expect("they do not wait for each other");
+    assert_eq!(ended.expect("the server answers"), 40);
+    assert_eq!(nats.stored("INFER_JOBS").await, 0);
 }
