@@ -236,16 +236,6 @@ impl Worker {
 
         let mut tasks = JoinSet::new();
         tasks.spawn(executors.watch(self.worn_out.clone(), ended.clone()));
-        if self.config.lifecycle.sweeper {
-            let sweeper = sweeping::sweeper(
-                self.checked.worker_id.clone(),
-                admission,
-                settler,
-                room.limits(),
-            );
-            let stop = self.stop.clone();
-            tasks.spawn(async move { sweeper.run(stop).await });
-        }
         tasks.spawn(pull::keep_alive(
             self.ledger.clone(),
             room.clone(),
@@ -266,7 +256,17 @@ impl Worker {
         });
         self.tell(&mut tasks, &room, served, jobs_done, &ended)
             .await?;
-        // Last, since it lets the first jobs in: by now it is known what time it is.
+        // Last, since jobs end by the time: by now it is known.
+        if self.config.lifecycle.sweeper {
+            let sweeper = sweeping::sweeper(
+                self.checked.worker_id.clone(),
+                admission,
+                settler,
+                room.limits(),
+            );
+            let stop = self.stop.clone();
+            tasks.spawn(async move { sweeper.run(stop).await });
+        }
         tasks.spawn(pull::consumers::watch(
             self.ledger.clone(),
             self.models.clone(),

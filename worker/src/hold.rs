@@ -67,7 +67,8 @@ struct Shared {
     changed: Notify,
     /// Wakes those who wait for room for a body by reference.
     freed: Notify,
-    metrics: Metrics,
+    /// Where its contents are told, if anywhere.
+    metrics: Option<Metrics>,
 }
 
 #[derive(Debug, Default)]
@@ -123,8 +124,17 @@ pub struct Renewal {
 }
 
 impl Room {
-    /// An empty room.
+    /// An empty room, whose contents `metrics` tell.
     pub fn new(limits: RoomLimits, metrics: Metrics) -> Self {
+        Self::counted(limits, Some(metrics))
+    }
+
+    /// An empty room beside that of the worker: nobody is told of its contents.
+    pub fn aside(limits: RoomLimits) -> Self {
+        Self::counted(limits, None)
+    }
+
+    fn counted(limits: RoomLimits, metrics: Option<Metrics>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 limits,
@@ -294,7 +304,9 @@ impl Shared {
     }
 
     fn report(&self, held: &Held) {
-        self.metrics.in_flight(held.jobs, held.bytes);
+        if let Some(metrics) = &self.metrics {
+            metrics.in_flight(held.jobs, held.bytes);
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //! that have ended and yet are there.
 //!
 //! A server that is killed may come back with what its consumers had acknowledged and without what the stream had
-//! removed for it: such a job is in the queue for good, and delivered to nobody. It may also come back with consumers that
-//! wait for acknowledgements they have had (seen with 2.9.10): then only its outcome tells that a job is over.
+//! removed for it: such a job is in the queue for good, and delivered to nobody. It may also have lost acknowledgements
+//! (seen with 2.9.10): then only its outcome tells that a job is over.
 //!
 //! Of all workers started with `--sweeper` the one that holds the lease does it (`sweep/lease.rs`). A job is taken off
 //! its stream only after its outcome stands, and outcomes are written by compare-and-set, so two sweepers at once, or
@@ -26,6 +26,7 @@ use futures::stream::FuturesUnordered;
 use inferq_schemas::subjects::{JobSubject, Subjects};
 use inferq_schemas::{Assets, Failure};
 use serde_json::json;
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -77,8 +78,8 @@ pub enum SweepVerdict {
     /// Its consumer says that it was acknowledged. Its outcome stands already; if the server lost that, too, the job
     /// has to be queued again.
     Left,
-    /// It was delivered and its outcome stands for long, and more jobs are in its queue than the consumer knows of: what
-    /// follows from the outcome is done once more.
+    /// It was delivered and its outcome stands for long, and yet it is there: what follows from the outcome is done once
+    /// more.
     Answered,
 }
 
@@ -91,7 +92,7 @@ pub struct Ages {
     pub unknown: Duration,
     /// Age of any other job; the streams remove jobs after 7 days.
     pub too_old: Duration,
-    /// Age of a job that was acknowledged: time for the stream to remove it.
+    /// Age of a job that was acknowledged, since it was published.
     pub left: Duration,
     /// Age of the outcome of a job that was delivered: time for its worker, or after ack_wait for another one, to reply
     /// and to acknowledge.
@@ -179,33 +180,42 @@ where
     /// pass takes it up again.
     pub async fn sweep(&self) -> anyhow::Result<u64> {
         let mut pass = Pass::begin(&self.jetstream, &self.subjects, self.ages).await?;
-        let mut ending = FuturesUnordered::new();
-        let (mut ended, mut failures, mut more) = (0, Vec::new(), true);
-        while more || !ending.is_empty() {
-            if more && ending.len() < AT_ONCE {
-                match pass.next().await {
-                    Ok(Some(job)) => ending.push(self.end(job)),
-                    Ok(None) => more = false,
-                    Err(error) => {
-                        failures.push(error);
-                        more = false;
-                    }
+        let (found, jobs) = mpsc::channel(1);
+        let find = async move {
+            while let Some(job) = pass.next().await? {
+                if found.send(job).await.is_err() {
+                    break;
                 }
-                continue;
             }
-            match ending.next().await {
-                Some(Ok(())) => ended += 1,
-                Some(Err(error)) => failures.push(error),
-                None => {}
-            }
-            more &= failures.len() < MOST_FAILURES;
-        }
+            anyhow::Ok(())
+        };
+        let (looked, (ended, mut failures)) = tokio::join!(find, self.end_all(jobs));
+        failures.extend(looked.err());
         let failed = failures.len();
         match failures.into_iter().next() {
             Some(first) => {
                 Err(first.context(format!("{failed} failures, {ended} jobs were ended")))
             }
             None => Ok(ended),
+        }
+    }
+
+    /// Ends `jobs`, some at once: how many it did, and why not the others. After too many failures it takes no more.
+    async fn end_all(&self, mut jobs: mpsc::Receiver<SweptJob>) -> (u64, Vec<anyhow::Error>) {
+        let mut ending = FuturesUnordered::new();
+        let (mut ended, mut failures) = (0, Vec::new());
+        loop {
+            tokio::select! {
+                Some(job) = jobs.recv(), if ending.len() < AT_ONCE => ending.push(self.end(job)),
+                Some(end) = ending.next() => match end {
+                    Ok(()) => ended += 1,
+                    Err(error) => failures.push(error),
+                },
+                else => return (ended, failures),
+            }
+            if failures.len() >= MOST_FAILURES {
+                jobs.close();
+            }
         }
     }
 

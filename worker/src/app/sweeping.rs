@@ -13,8 +13,7 @@ use crate::admit::Admission;
 use crate::hold::{Room, RoomLimits, Way};
 use crate::job::{Delivery, Finished, Job, Origin, Outcome, Queued, Verdict};
 use crate::ledger::Ledger;
-use crate::metrics::Metrics;
-use crate::settle::Settler;
+use crate::settle::{Gate, Settler};
 use crate::sweep::{Ages, SweepVerdict, Sweeper, SweptJob};
 
 type Conclude = Box<dyn Fn(SweptJob) -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync>;
@@ -26,8 +25,12 @@ pub(super) fn sweeper(
     settler: Settler,
     limits: RoomLimits,
 ) -> Sweeper<Conclude> {
-    // Of its own, and counted by nobody: what is swept must not keep the worker from its own jobs.
-    let room = Room::new(limits, Metrics::new());
+    // Of their own: what is swept must not keep the worker from its own jobs.
+    let room = Room::aside(limits);
+    let settler = Settler {
+        gate: Gate::new(),
+        ..settler
+    };
     let ledger = settler.ledger.clone();
     let metrics = settler.metrics.clone();
     let conclude: Conclude = Box::new(move |swept| {

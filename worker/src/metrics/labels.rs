@@ -133,7 +133,7 @@ words! {
         TooOld = "too_old",
         /// It was acknowledged and yet is there.
         Left = "left",
-        /// Its outcome stands, and no consumer knows of it.
+        /// Its outcome stands for long, and yet it is there.
         Answered = "answered",
     }
 }

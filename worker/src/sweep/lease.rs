@@ -48,9 +48,13 @@ impl Lease {
     pub(super) async fn hold(&mut self) -> bool {
         let mut written = self.write().await;
         if self.starts && matches!(written, Err(Refusal::Taken)) {
-            self.revision = self.of_our_id().await;
-            if self.revision.is_some() {
-                written = self.write().await;
+            match self.of_our_id().await {
+                Ok(None) => {}
+                Ok(revision) => {
+                    self.revision = revision;
+                    written = self.write().await;
+                }
+                Err(refusal) => written = Err(refusal),
             }
         }
         self.starts &= matches!(written, Err(Refusal::NoAnswer));
@@ -86,10 +90,14 @@ impl Lease {
     }
 
     /// The revision that a process before this one wrote under our id, if it was the last.
-    async fn of_our_id(&self) -> Option<u64> {
-        let bucket = self.bucket().await.ok()?;
-        let entry = timeout(LIMIT, bucket.entry(KEY)).await.ok()?.ok()??;
-        (entry.value == self.holder.as_bytes()).then_some(entry.revision)
+    async fn of_our_id(&self) -> Result<Option<u64>, Refusal> {
+        let bucket = self.bucket().await?;
+        let entry = timeout(LIMIT, bucket.entry(KEY)).await;
+        let entry = entry
+            .map_err(|_| Refusal::NoAnswer)?
+            .map_err(|_| Refusal::NoAnswer)?;
+        let ours = entry.filter(|entry| entry.value == self.holder.as_bytes());
+        Ok(ours.map(|entry| entry.revision))
     }
 
     async fn write(&self) -> Result<u64, Refusal> {

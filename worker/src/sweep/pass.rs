@@ -20,7 +20,7 @@ use crate::ledger::header_pairs;
 /// Jobs ended in one pass at most, so that a flood of them does not keep others waiting.
 const MOST_PER_PASS: usize = 10_000;
 
-/// Jobs of one queue that may be found to have no outcome: workers hold them, and behind them may be some that nobody does.
+/// Jobs without outcome that are passed over in one queue: workers hold them, and others may lie behind.
 const MOST_UNANSWERED: usize = 64;
 
 /// A walk along one subject filter of one stream.
@@ -53,8 +53,8 @@ struct Reached {
     acknowledged: u64,
     /// No job after this one was delivered.
     delivered: u64,
-    /// Jobs it will deliver, or waits for.
-    known: u64,
+    /// Jobs it has yet to deliver.
+    pending: u64,
 }
 
 pub(super) struct Pass<'a> {
@@ -142,7 +142,7 @@ impl<'a> Pass<'a> {
                 last: reached.acknowledged,
                 ..walk(&subject, SweepVerdict::Left)
             });
-            if u64::try_from(stored).unwrap_or(u64::MAX) > reached.known {
+            if u64::try_from(stored).unwrap_or(u64::MAX) > reached.pending {
                 self.walks.push_back(Walk {
                     next: first.max(reached.acknowledged + 1),
                     last: reached.delivered,
@@ -163,15 +163,11 @@ impl<'a> Pass<'a> {
     async fn reached(&self, stream: &Stream, job: &JobSubject) -> anyhow::Result<Reached> {
         let consumer = self.assets.consumer(&job.model, job.lane);
         match stream.consumer_info(consumer).await {
-            Ok(info) => {
-                let (delivered, held) = (info.delivered.stream_sequence, info.num_ack_pending);
-                let floor = info.ack_floor.stream_sequence;
-                Ok(Reached {
-                    acknowledged: if held == 0 { delivered } else { floor },
-                    delivered,
-                    known: info.num_pending + held as u64,
-                })
-            }
+            Ok(info) => Ok(Reached {
+                acknowledged: info.ack_floor.stream_sequence,
+                delivered: info.delivered.stream_sequence,
+                pending: info.num_pending,
+            }),
             Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(Reached::default()),
             Err(error) => Err(error).context("cannot look for a consumer"),
         }

@@ -209,7 +209,7 @@ async fn a_job_that_was_acknowledged_and_yet_is_there_leaves_the_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_has_ended_and_that_no_consumer_knows_of_is_settled_by_the_sweeper() {
+async fn a_job_that_has_long_ended_and_yet_is_there_is_settled_by_the_sweeper() {
     let nats = Nats::with_assets().await;
     let jobs = ["held", "answered", "answered too", "unanswered", "waiting"];
     let delivered = deliver(&nats, &jobs, 4).await;
@@ -236,7 +236,7 @@ async fn a_job_that_has_ended_and_that_no_consumer_knows_of_is_settled_by_the_sw
         jobs.iter().filter(|job| job.verdict == verdict).count()
     };
     assert_eq!(verdicts(SweepVerdict::Answered).await, 2);
-    // With nobody at anything, whatever was delivered was acknowledged.
+    // Now all that was delivered is below the last acknowledgement of all.
     delivered[0].double_ack().await.expect("it is acknowledged");
     assert_eq!(swept().await, 2);
     assert_eq!(bodies(&concluded)[2..], ["held", "unanswered"]);
