@@ -256,7 +256,7 @@ impl Worker {
         });
         self.tell(&mut tasks, &room, served, jobs_done, &ended)
             .await?;
-        // Last, since jobs end by the time: by now it is known.
+        // Last, since these end jobs or let them in: by now the server, if it answered, has told the time.
         if self.config.lifecycle.sweeper {
             let sweeper = sweeping::sweeper(
                 self.checked.worker_id.clone(),

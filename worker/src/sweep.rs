@@ -176,8 +176,8 @@ where
     /// One pass over both job streams; the number of jobs ended.
     ///
     /// # Errors
-    /// If the server does not answer or `conclude` failed for some job. A job that fails holds up no other; the next
-    /// pass takes it up again.
+    /// If the server does not answer or `conclude` failed for some job. A job that fails holds up no other, unless
+    /// there are too many of them; the next pass takes it up again.
     pub async fn sweep(&self) -> anyhow::Result<u64> {
         let mut pass = Pass::begin(&self.jetstream, &self.subjects, self.ages).await?;
         let (found, jobs) = mpsc::channel(1);
