@@ -109,10 +109,10 @@ impl Global {
     }
 }
 
-/// Reads the flags and runs the command: exit code 0, 1 for an error, 2 for wrong usage.
 /// What threads may take that still write when a command has ended.
 const THREADS_END_WITHIN: Duration = Duration::from_secs(10);
 
+/// Reads the flags and runs the command: exit code 0, 1 for an error, 2 for wrong usage.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(cli.global.json);
