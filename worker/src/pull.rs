@@ -30,6 +30,7 @@ use tracing::{debug, warn};
 
 use crate::cancel::InHand;
 use crate::cancelled::Tombstones;
+use crate::clock::unix_ms;
 use crate::deadline::Deadline;
 use crate::hold::{Renewal, Room, Way};
 use crate::job::{Delivery, Origin, Queued};
@@ -258,12 +259,11 @@ impl Puller {
             Ok(info) => {
                 let source = sources.find(info.stream, info.consumer);
                 let attempt = u64::try_from(info.delivered).unwrap_or(1);
-                let published = info.published.unix_timestamp_nanos() / 1_000_000;
                 let queued = Queued {
                     stream: info.stream.to_owned(),
                     sequence: info.stream_sequence,
                     attempt,
-                    published_unix_ms: u64::try_from(published).unwrap_or(0),
+                    published_unix_ms: unix_ms(info.published.into()),
                     ack: message.reply.as_ref().map(ToString::to_string),
                     recorded: subject.kind == QueueKind::Job,
                 };

@@ -92,10 +92,7 @@ impl Lease {
     /// The revision that a process before this one wrote under our id, if it was the last.
     async fn of_our_id(&self) -> Result<Option<u64>, Refusal> {
         let bucket = self.bucket().await?;
-        let entry = timeout(LIMIT, bucket.entry(KEY)).await;
-        let entry = entry
-            .map_err(|_| Refusal::NoAnswer)?
-            .map_err(|_| Refusal::NoAnswer)?;
+        let entry = answer(bucket.entry(KEY)).await?;
         let ours = entry.filter(|entry| entry.value == self.holder.as_bytes());
         Ok(ours.map(|entry| entry.revision))
     }
@@ -127,10 +124,15 @@ impl Lease {
     }
 
     async fn bucket(&self) -> Result<kv::Store, Refusal> {
-        let bucket = timeout(LIMIT, self.jetstream.get_key_value(&self.bucket)).await;
-        bucket
-            .map_err(|_| Refusal::NoAnswer)?
-            .map_err(|_| Refusal::NoAnswer)
+        answer(self.jetstream.get_key_value(&self.bucket)).await
+    }
+}
+
+/// What the server says, if it does so in time.
+async fn answer<T, E>(asked: impl Future<Output = Result<T, E>>) -> Result<T, Refusal> {
+    match timeout(LIMIT, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) | Err(_) => Err(Refusal::NoAnswer),
     }
 }
 

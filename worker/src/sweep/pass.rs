@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::datetime::DateTime;
+use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, LastRawMessageErrorKind, Stream};
@@ -14,7 +15,7 @@ use inferq_schemas::subjects::{JobSubject, Lane, ModelName, QueueKind, Subjects}
 use inferq_schemas::{Assets, ErrorCode, Failure, JobHeaders, JobId, ReplyPrefixes, nearest};
 
 use super::{Ages, SweepVerdict, SweptJob};
-use crate::clock;
+use crate::clock::{unix_ms, unix_ms_now};
 use crate::ledger::header_pairs;
 
 /// Jobs ended in one pass at most, so that a flood of them does not keep others waiting.
@@ -44,17 +45,6 @@ enum Look {
     Passed(u64),
     /// Nothing more is.
     Over,
-}
-
-/// How far a consumer has come, as sequences in its stream.
-#[derive(Default)]
-struct Reached {
-    /// Every job up to this one was acknowledged.
-    acknowledged: u64,
-    /// No job after this one was delivered.
-    delivered: u64,
-    /// Jobs it has yet to deliver.
-    pending: u64,
 }
 
 pub(super) struct Pass<'a> {
@@ -137,15 +127,19 @@ impl<'a> Pass<'a> {
                     .push_back(walk(&subject, SweepVerdict::UnknownModel));
                 continue;
             };
-            let reached = self.reached(stream, &job).await.with_context(failed)?;
+            // One that is gone by now is seen by the next pass.
+            let Some(consumer) = self.consumer(stream, &job).await.with_context(failed)? else {
+                continue;
+            };
+            let acknowledged = consumer.ack_floor.stream_sequence;
             self.walks.push_back(Walk {
-                last: reached.acknowledged,
+                last: acknowledged,
                 ..walk(&subject, SweepVerdict::Left)
             });
-            if u64::try_from(stored).unwrap_or(u64::MAX) > reached.pending {
+            if u64::try_from(stored).unwrap_or(u64::MAX) > consumer.num_pending {
                 self.walks.push_back(Walk {
-                    next: first.max(reached.acknowledged + 1),
-                    last: reached.delivered,
+                    next: first.max(acknowledged + 1),
+                    last: consumer.delivered.stream_sequence,
                     patience: MOST_UNANSWERED,
                     ..walk(&subject, SweepVerdict::Answered)
                 });
@@ -159,44 +153,37 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// How far the consumer of a queue has come; nowhere if it is gone.
-    async fn reached(&self, stream: &Stream, job: &JobSubject) -> anyhow::Result<Reached> {
-        let consumer = self.assets.consumer(&job.model, job.lane);
-        match stream.consumer_info(consumer).await {
-            Ok(info) => Ok(Reached {
-                acknowledged: info.ack_floor.stream_sequence,
-                delivered: info.delivered.stream_sequence,
-                pending: info.num_pending,
-            }),
-            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(Reached::default()),
+    /// The consumer of a queue, unless it is gone.
+    async fn consumer(&self, stream: &Stream, job: &JobSubject) -> anyhow::Result<Option<Info>> {
+        let name = self.assets.consumer(&job.model, job.lane);
+        match stream.consumer_info(name).await {
+            Ok(info) => Ok(Some(info)),
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).context("cannot look for a consumer"),
         }
     }
 
     /// The next job to end.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<SweptJob>> {
-        while let Some(walk) = self.walks.front() {
-            let look = if self.left > 0 {
-                self.look(walk).await?
-            } else {
-                Look::Over
-            };
-            let (stream, verdict) = (walk.stream, walk.verdict);
-            match (look, self.walks.front_mut()) {
-                (Look::Due(message), Some(walk)) => {
+        while self.left > 0
+            && let Some(mut walk) = self.walks.pop_front()
+        {
+            match self.look(&walk).await? {
+                Look::Due(message) => {
+                    let (stream, verdict) = (walk.stream, walk.verdict);
                     walk.next = message.sequence + 1;
+                    self.walks.push_front(walk);
                     if self.found.insert((stream, message.sequence)) {
                         self.left -= 1;
                         return Ok(Some(self.job(stream, verdict, *message)));
                     }
                 }
-                (Look::Passed(sequence), Some(walk)) if walk.patience > 0 => {
+                Look::Passed(sequence) if walk.patience > 0 => {
                     walk.next = sequence + 1;
                     walk.patience -= 1;
+                    self.walks.push_front(walk);
                 }
-                (Look::Passed(_) | Look::Over, _) | (_, None) => {
-                    self.walks.pop_front();
-                }
+                Look::Passed(_) | Look::Over => {}
             }
         }
         Ok(None)
@@ -222,6 +209,9 @@ impl<'a> Pass<'a> {
                     .with_context(|| format!("cannot read a message of stream {name}"));
             }
         };
+        if message.sequence > walk.last {
+            return Ok(Look::Over);
+        }
         let age = age_of(message.time);
         let due = match walk.verdict {
             // The model may have become known since the pass began.
@@ -229,10 +219,8 @@ impl<'a> Pass<'a> {
                 age >= self.ages.unknown && !self.is_taken(stream, &walk.filter).await?
             }
             SweepVerdict::TooOld => age >= self.ages.too_old,
-            SweepVerdict::Left => age >= self.ages.left && message.sequence <= walk.last,
-            SweepVerdict::Answered if age < self.ages.answered || message.sequence > walk.last => {
-                false
-            }
+            SweepVerdict::Left => age >= self.ages.left,
+            SweepVerdict::Answered if age < self.ages.answered => false,
             SweepVerdict::Answered if self.is_answered(name, &message).await? => true,
             SweepVerdict::Answered => return Ok(Look::Passed(message.sequence)),
         };
@@ -258,16 +246,9 @@ impl<'a> Pass<'a> {
     }
 
     async fn is_taken(&self, stream: &Stream, subject: &str) -> anyhow::Result<bool> {
-        let Some(job) = self.subjects.parse_job(subject) else {
-            return Ok(false);
-        };
-        match stream
-            .consumer_info(self.assets.consumer(&job.model, job.lane))
-            .await
-        {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error).context("cannot look for a consumer"),
+        match self.subjects.parse_job(subject) {
+            Some(job) => Ok(self.consumer(stream, &job).await?.is_some()),
+            None => Ok(false),
         }
     }
 
@@ -294,7 +275,7 @@ impl<'a> Pass<'a> {
             raw_subject,
             headers: message.headers,
             body: message.payload,
-            published_unix_ms: unix_ms_of(message.time),
+            published_unix_ms: unix_ms(message.time.into()),
             verdict,
             failure,
         }
@@ -315,11 +296,7 @@ impl<'a> Pass<'a> {
 
 /// How long ago that was, by the server's clock; what lies ahead has no age.
 fn age_of(time: DateTime) -> Duration {
-    Duration::from_millis(clock::unix_ms_now().saturating_sub(unix_ms_of(time)))
-}
-
-fn unix_ms_of(time: DateTime) -> u64 {
-    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+    Duration::from_millis(unix_ms_now().saturating_sub(unix_ms(time.into())))
 }
 
 /// The token of a job's subject that should name a model.

@@ -37,23 +37,27 @@ fn sweeper(
 ) {
     let concluded = Concluded::default();
     let seen = concluded.clone();
-    let sweeper = Sweeper {
+    let sweeper = sweeper_with(nats, worker, ages, move |job: SweptJob| {
+        let refused = job.body == "refuse";
+        seen.lock().expect("no test panics with it").push(job);
+        std::future::ready(if refused {
+            Err(anyhow::anyhow!("asked to fail"))
+        } else {
+            Ok(())
+        })
+    });
+    (sweeper, concluded)
+}
+
+fn sweeper_with<C>(nats: &Nats, worker: &str, ages: Ages, conclude: C) -> Sweeper<C> {
+    Sweeper {
         jetstream: nats.jetstream.clone(),
         subjects: nats.subjects.clone(),
         worker_id: worker.to_owned(),
         metrics: Metrics::new(),
         ages,
-        conclude: move |job: SweptJob| {
-            let refused = job.body == "refuse";
-            seen.lock().expect("no test panics with it").push(job);
-            std::future::ready(if refused {
-                Err(anyhow::anyhow!("asked to fail"))
-            } else {
-                Ok(())
-            })
-        },
-    };
-    (sweeper, concluded)
+        conclude,
+    }
 }
 
 fn bodies(concluded: &Concluded) -> Vec<String> {
@@ -337,15 +341,7 @@ async fn sixteen_jobs_are_ended_at_once() {
             Ok(())
         }
     };
-    let (ready, _) = sweeper(&nats, "a", AT_ONCE);
-    let sweeper = Sweeper {
-        jetstream: ready.jetstream,
-        subjects: ready.subjects,
-        worker_id: ready.worker_id,
-        metrics: ready.metrics,
-        ages: ready.ages,
-        conclude,
-    };
+    let sweeper = sweeper_with(&nats, "a", AT_ONCE, conclude);
     let swept = tokio::time::timeout(Duration::from_secs(10), sweeper.sweep()).await;
     let ended = swept.expect("they do not wait for each other");
     assert_eq!(ended.expect("the server answers"), 40);
