@@ -1,14 +1,14 @@
 //! Without a server, the command brings its own, looks after it, and leaves nothing behind.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use inferq_integration::process::{child_of, signal};
 use inferq_integration::{PATIENCE, models_folder};
 
-use super::interrupted::{CHUNKS, Pair, SLOWLY, TIMES, ended, has_kept};
+use super::interrupted::{CHUNKS, Pair, SLOWLY, TIMES, begin, ended};
 use super::{finish, program, rows, succeed, table};
 
 fn alone(input: &Path, output: &Path, more: &[&str]) -> Result<Command> {
@@ -26,12 +26,9 @@ fn alone(input: &Path, output: &Path, more: &[&str]) -> Result<Command> {
 }
 
 /// A slow run that has kept something.
-async fn begin(input: &Path, output: &Path) -> Result<Child> {
+async fn slow(input: &Path, output: &Path) -> Result<Child> {
     let more = [&CHUNKS[..], &SLOWLY].concat();
-    let mut command = alone(input, output, &more)?;
-    let mut child = command.stderr(Stdio::piped()).spawn()?;
-    has_kept(output, &mut child, 1).await?;
-    Ok(child)
+    begin(alone(input, output, &more)?, output, 1).await
 }
 
 #[tokio::test]
@@ -54,7 +51,7 @@ async fn a_private_worker_that_is_killed_is_started_again_and_a_private_server_e
 -> Result<()> {
     let pair = Pair::new()?;
     succeed(alone(&pair.input, &pair.calm, &CHUNKS)?).await?;
-    let child = begin(&pair.input, &pair.harried).await?;
+    let child = slow(&pair.input, &pair.harried).await?;
     let first = child_of(child.id(), "inferq-worker")?.context("it has a worker")?;
     signal(first, "-KILL")?;
     let another = async {
@@ -148,7 +145,7 @@ async fn a_run_whose_last_private_worker_was_asked_to_end_says_so() -> Result<()
     let home = tempfile::tempdir()?;
     let (input, output) = (home.path().join("rows.csv"), home.path().join("out.csv"));
     table(&input, TIMES)?;
-    let child = begin(&input, &output).await?;
+    let child = slow(&input, &output).await?;
     let worker = child_of(child.id(), "inferq-worker")?.context("it has a worker")?;
     signal(worker, "-TERM")?;
     let (code, said) = ended(child).await?;

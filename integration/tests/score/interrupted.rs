@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -20,8 +20,14 @@ pub(crate) const SLOWLY: [&str; 2] = ["--max-share", "0.004"];
 /// it when it has kept something for the third time.
 pub(crate) const TIMES: usize = 12;
 
-/// Waits until a run has kept something.
-pub(crate) async fn has_kept(output: &Path, child: &mut Child, parts: usize) -> Result<()> {
+/// Begins a run, and returns when it has kept so many parts of its output.
+pub(crate) async fn begin(mut command: Command, output: &Path, parts: usize) -> Result<Child> {
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    has_kept(output, &mut child, parts).await?;
+    Ok(child)
+}
+
+async fn has_kept(output: &Path, child: &mut Child, parts: usize) -> Result<()> {
     let folder = beside(output, ".run");
     let kept = async {
         loop {

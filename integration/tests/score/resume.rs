@@ -1,7 +1,7 @@
 //! A run that was interrupted goes on where it was, and nobody can tell from its output.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -9,16 +9,13 @@ use inferq::stack::Stack;
 use inferq_integration::process::signal;
 use inferq_integration::stack;
 
-use super::interrupted::{CHUNKS, Pair, SLOWLY, TIMES, ended, has_kept};
+use super::interrupted::{CHUNKS, Pair, SLOWLY, TIMES, begin, ended};
 use super::{finish, score, succeed, table};
 
-async fn begin(stack: &Stack, input: &Path, output: &Path, parts: usize) -> Result<Child> {
+/// A slow run that goes on, and has kept so many parts.
+async fn resume(stack: &Stack, input: &Path, output: &Path, parts: usize) -> Result<Child> {
     let more = [&CHUNKS[..], &SLOWLY, &["--resume"]].concat();
-    let mut command = score(stack, input, output, &more)?;
-    command.stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    has_kept(output, &mut child, parts).await?;
-    Ok(child)
+    begin(score(stack, input, output, &more)?, output, parts).await
 }
 
 #[tokio::test]
@@ -27,7 +24,7 @@ async fn a_killed_run_is_resumed_and_its_output_is_that_of_an_undisturbed_one() 
     let stack = stack(2).await?;
     succeed(score(&stack, &pair.input, &pair.calm, &CHUNKS)?).await?;
     for parts in [1, 2, 3] {
-        let mut child = begin(&stack, &pair.input, &pair.harried, parts).await?;
+        let mut child = resume(&stack, &pair.input, &pair.harried, parts).await?;
         child.kill()?;
         child.wait()?;
     }
@@ -44,7 +41,7 @@ async fn a_server_that_crashes_in_mid_run_is_waited_for() -> Result<()> {
     let pair = Pair::new()?;
     let stack = stack(1).await?;
     succeed(score(&stack, &pair.input, &pair.calm, &CHUNKS)?).await?;
-    let child = begin(&stack, &pair.input, &pair.harried, 1).await?;
+    let child = resume(&stack, &pair.input, &pair.harried, 1).await?;
     stack.nats().kill().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     stack.nats().restart().await?;
@@ -61,10 +58,7 @@ async fn an_interrupted_run_keeps_what_is_in_flight_and_says_how_to_go_on() -> R
     table(&input, TIMES)?;
     let stack = stack(1).await?;
     let more = [&CHUNKS[..], &SLOWLY].concat();
-    let mut command = score(&stack, &input, &output, &more)?;
-    command.stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    has_kept(&output, &mut child, 1).await?;
+    let child = begin(score(&stack, &input, &output, &more)?, &output, 1).await?;
     signal(child.id(), "-INT")?;
     let (code, said) = ended(child).await?;
     assert_eq!(code, Some(130), "{said}");
@@ -89,7 +83,7 @@ async fn a_run_over_another_input_is_refused_with_what_differs() -> Result<()> {
     let (input, output) = (home.path().join("rows.csv"), home.path().join("out.csv"));
     table(&input, TIMES)?;
     let stack = stack(1).await?;
-    let mut child = begin(&stack, &input, &output, 1).await?;
+    let mut child = resume(&stack, &input, &output, 1).await?;
     child.kill()?;
     child.wait()?;
     table(&input, TIMES + 1)?;
