@@ -59,6 +59,12 @@ impl Batch {
             .map(|slice| slice.work.row_count(&slice.units))
             .sum()
     }
+
+    /// Whether nothing in it is on a lane that goes before `low`.
+    pub fn is_bulk(&self) -> bool {
+        let mut slices = self.slices.iter();
+        slices.all(|slice| slice.work.lane == Lane::Low)
+    }
 }
 
 /// An executor that has nothing to do.

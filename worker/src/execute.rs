@@ -3,7 +3,8 @@
 //! Each thread keeps one session per version. After an error or a panic the session is dropped, as
 //! its state may be spoilt. A failing batch is halved until the guilty rows fail alone. A forward pass
 //! ends at its next operator once nobody waits for any of its rows; one that does not return in its time
-//! is given up together with its thread (`execute/watch.rs`).
+//! is given up together with its thread (`execute/watch.rs`). Whoever wakes up beside a bulk pass
+//! goes first (`execute/time_slice.rs`).
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +21,7 @@ use crate::batch::{Batch, Idle, Slice};
 use crate::disposition::JobError;
 use crate::execute::rows::{halves, hand_out, stack_inputs, to_wire};
 use crate::execute::runs::ThreadNumber;
+use crate::execute::time_slice::TimeSlice;
 use crate::execute::watch::Board;
 use crate::metrics::{EngineFailure, Metrics};
 use crate::models::Version;
@@ -27,6 +29,7 @@ use crate::telemetry;
 
 mod rows;
 mod runs;
+mod time_slice;
 mod watch;
 
 #[cfg(test)]
@@ -93,6 +96,7 @@ struct Executor {
 
 impl Executor {
     fn run(mut self, idle: &mpsc::Sender<Idle>, mut last: Option<(ModelName, Duration)>) {
+        let mut time_slice = TimeSlice::of_this_thread();
         while !self.given_up {
             let (slot, batch) = oneshot::channel();
             if idle
@@ -108,6 +112,7 @@ impl Executor {
                 return;
             };
             let started = Instant::now();
+            time_slice.set_long(batch.is_bulk());
             // The model's own panics are caught closer to it; one of ours must not cost the thread.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run_batch(&batch))) {
                 let message = panic_message(panic.as_ref());
@@ -118,6 +123,8 @@ impl Executor {
                     slice.work.fail(panicked(&message));
                 }
             }
+            // What comes next may be a call, and has to wake up like one.
+            time_slice.set_long(false);
             last = Some((batch.version.model.clone(), started.elapsed()));
         }
     }

@@ -111,8 +111,12 @@ fn running(rows: usize, wait: Duration) -> Running {
 
 impl Running {
     async fn row(&self, version: &Arc<Version>, value: f32) -> Answer {
+        self.row_on(Lane::Normal, version, value).await
+    }
+
+    async fn row_on(&self, lane: Lane, version: &Arc<Version>, value: f32) -> Answer {
         let (inputs, rows) = (testing::input(&[value]), Rows::Some(vec![0]));
-        let terms = (Lane::Normal, None, Span::none(), None);
+        let terms = (lane, None, Span::none(), None);
         let (work, answer) = Work::new(version.clone(), inputs, rows, terms);
         self.work.send(work).await.expect("the stage is running");
         answer
@@ -133,6 +137,30 @@ async fn value(answer: Answer) -> Result<f32, JobError> {
     let answer = tokio::time::timeout(PATIENCE, answer).await;
     let computed = answer.expect("in time").expect("an answer");
     computed.map(|computed| computed.outputs[0].to_f32().expect("f32")[0])
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_bulk_pass_lets_everybody_else_go_first() {
+    let of_pass = |_: &[f32]| Ok(vec![time_slice::granted().as_secs_f32()]);
+    let version = testing::version("a", Ok(()), of_pass);
+    let running = running(1, Duration::ZERO);
+    // A kernel before 6.12 gives no thread a slice of its own.
+    let usual = time_slice::granted().as_secs_f32();
+    let long = if usual > 0.0 { 0.1 } else { 0.0 };
+    for (lane, expected) in [
+        (Lane::Low, long),
+        (Lane::Low, long),
+        (Lane::High, usual),
+        (Lane::Low, long),
+        (Lane::Normal, usual),
+    ] {
+        let granted = value(running.row_on(lane, &version, 1.0).await).await;
+        assert!(
+            matches!(granted, Ok(granted) if granted == expected),
+            "{lane:?} {granted:?}, not {expected}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
