@@ -53,6 +53,35 @@ async fn a_cell_that_is_no_number_leaves_its_row_empty_and_is_told_with_its_colu
 }
 
 #[tokio::test]
+async fn a_short_table_with_too_many_bad_rows_is_told_how_many_may_fail() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let models = home.path().join("models");
+    fixtures::add_model(&models, "lookup", "lookup.onnx")?;
+    let stack = start(StackOptions::new(&models)).await?;
+    let (input, output) = (home.path().join("ids.jsonl"), home.path().join("out.jsonl"));
+    // Every tenth of 200 has an id of 3, which the model does not have.
+    let line = |row: u64| format!("{{\"ids\": {}}}\n", if row % 10 == 9 { 3 } else { 0 });
+    fs::write(&input, (0..200).map(line).collect::<String>())?;
+    let run = |more: &[&str]| -> Result<_> {
+        let mut command = program()?;
+        command.args(["score", "--model", "lookup", "--nats", stack.nats_url()]);
+        command.arg("--in").arg(&input).arg("--out").arg(&output);
+        command.args(more);
+        Ok(command)
+    };
+    // The default is 1 %, of 1 000 rows at least.
+    let (code, said) = finish(run(&[])?).await?;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("of 200 rows failed, more than --max-errors 1% allows; the last: row"),
+        "{said}"
+    );
+    succeed(run(&["--resume", "--max-errors", "2%"])?).await?;
+    assert_eq!(errors(&output)?.len(), 20);
+    Ok(stack.stop().await?)
+}
+
+#[tokio::test]
 async fn a_row_that_the_model_cannot_run_fails_alone_and_a_run_that_had_too_many_goes_on_when_more_may_fail()
 -> Result<()> {
     let home = tempfile::tempdir()?;

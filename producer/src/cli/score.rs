@@ -51,7 +51,7 @@ pub(super) struct ScoreArgs {
     /// Outputs of the model that are wanted; all unless told.
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     outputs: Vec<String>,
-    /// Stop when more rows fail: a number, or a share of the rows, judged from 1000 rows on.
+    /// Stop when more rows fail: a number, or a share of the rows; of fewer than 1000, as many as of 1000.
     #[arg(long, value_name = "N|P%", default_value_t = MaxErrors::default())]
     max_errors: MaxErrors,
     /// Where the rows that failed go; beside the output unless told.

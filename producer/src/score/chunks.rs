@@ -6,7 +6,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -44,6 +44,8 @@ pub(super) struct Chunks {
     /// Rows that failed so far, and how many may.
     pub(super) failed: AtomicU64,
     pub(super) most_failed: AtomicU64,
+    /// A chunk has ended since more had failed.
+    pub(super) gave_up: AtomicBool,
 }
 
 /// What came back for the rows of a chunk.
@@ -157,6 +159,7 @@ impl Chunks {
             }
             if self.failed.load(Ordering::Relaxed) > self.most_failed.load(Ordering::Relaxed) {
                 // The run is about to stop; looking for more of the same would only cost time.
+                self.gave_up.store(true, Ordering::Relaxed);
                 return Err(ScoreError::Chunk { chunk, failure });
             }
             let middle = range.start + range.len() / 2;

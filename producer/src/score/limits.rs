@@ -6,32 +6,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A share of failed rows is judged once so many were read; before that a few say nothing.
-const JUDGED_FROM: u64 = 1_000;
+/// A share of fewer rows than these is one of so many: of a few rows, a few bad ones say nothing.
+const AT_LEAST: u64 = 1_000;
 
 /// When too many rows have failed for the run to go on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MaxErrors {
     /// More than so many rows.
     Rows(u64),
-    /// More than this share of the rows read, 0 to 1, judged from 1 000 rows on.
+    /// More than this share of the rows read, 0 to 1; of fewer than 1 000, as many as of 1 000.
     Share(f64),
 }
 
 impl MaxErrors {
     /// Have too many of `rows` failed?
     pub fn is_exceeded(self, errors: u64, rows: u64) -> bool {
-        match self {
-            Self::Rows(most) => errors > most,
-            Self::Share(_) => rows >= JUDGED_FROM && errors > self.most(rows),
-        }
+        errors > self.most(rows)
     }
 
-    /// How many of `rows` may fail; as many as of 1 000 where they are fewer.
+    /// How many of `rows` may fail.
     pub(super) fn most(self, rows: u64) -> u64 {
         match self {
             Self::Rows(most) => most,
-            Self::Share(share) => (rows.max(JUDGED_FROM) as f64 * share) as u64,
+            Self::Share(share) => (rows.max(AT_LEAST) as f64 * share) as u64,
         }
     }
 }
@@ -125,13 +122,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_counts_rows_and_a_share_waits_for_enough_of_them() {
+    fn a_number_counts_rows_and_a_share_is_one_of_a_thousand_at_least() {
         let rows: MaxErrors = "2".parse().expect("a number");
         assert!(!rows.is_exceeded(2, 2) && rows.is_exceeded(3, 3));
         let share: MaxErrors = "1%".parse().expect("a share");
         assert_eq!(share, MaxErrors::default());
-        assert!(!share.is_exceeded(500, 999));
+        assert!(!share.is_exceeded(10, 20) && share.is_exceeded(11, 20));
         assert!(!share.is_exceeded(10, 1_000) && share.is_exceeded(11, 1_000));
+        assert!(!share.is_exceeded(20, 2_000) && share.is_exceeded(21, 2_000));
         for bad in ["", "-1", "101%", "x%", "1.5"] {
             assert_eq!(bad.parse::<MaxErrors>(), Err(MaxErrorsError), "{bad}");
         }

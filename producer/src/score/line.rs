@@ -148,9 +148,12 @@ impl<'a> Line<'a> {
                 biased;
                 Some(ended) = flights.join_next() => {
                     let back = ended.map_err(|_| ScoreError::Panicked("the task of a chunk"))?;
-                    if back.is_err() {
-                        // Where too many rows have failed a chunk gives up, and that is not its own fault.
-                        self.check_errors()?;
+                    if let Err(ScoreError::Chunk { chunk, failure }) = &back
+                        && self.terms.chunks.gave_up.load(Ordering::Relaxed)
+                    {
+                        // Which is not its own fault. By now more rows were read, and more might fail.
+                        self.last_failure = format!("rows of chunk {chunk}: {failure}");
+                        return Err(self.too_many_errors());
                     }
                     self.take(back?, committer).await?;
                 }
@@ -281,15 +284,19 @@ impl<'a> Line<'a> {
 
     fn check_errors(&self) -> Result<(), ScoreError> {
         let errors = self.terms.chunks.failed.load(Ordering::Relaxed);
-        if !self.terms.max_errors.is_exceeded(errors, self.rows_read) {
-            return Ok(());
+        if self.terms.max_errors.is_exceeded(errors, self.rows_read) {
+            return Err(self.too_many_errors());
         }
-        Err(ScoreError::TooManyErrors {
-            errors,
+        Ok(())
+    }
+
+    fn too_many_errors(&self) -> ScoreError {
+        ScoreError::TooManyErrors {
+            errors: self.terms.chunks.failed.load(Ordering::Relaxed),
             rows: self.rows_read,
             limit: self.terms.max_errors.to_string(),
             last: self.last_failure.clone(),
-        })
+        }
     }
 }
 

@@ -189,6 +189,7 @@ impl Score {
             resumed: unfinished.is_some(),
             failed: 0.into(),
             most_failed: u64::MAX.into(),
+            gave_up: false.into(),
         }
     }
 
