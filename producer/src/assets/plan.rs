@@ -108,6 +108,17 @@ impl AssetPlan {
         self.bytes_in(Storage::Memory)
     }
 
+    /// Memory that one server needs when everything is full: [`memory_bytes`](Self::memory_bytes), and what it
+    /// keeps of each outcome to find it.
+    pub fn server_memory(&self) -> ByteSize {
+        let outcomes = self.memory_of_results();
+        ByteSize::bytes(self.memory_bytes().as_u64().saturating_add(outcomes))
+    }
+
+    fn memory_of_results(&self) -> u64 {
+        (self.max_results.get() as u64).saturating_mul(BYTES_OF_MEMORY_PER_OUTCOME)
+    }
+
     /// Is there more than one server?
     pub fn is_clustered(&self) -> bool {
         self.replicas.get() > 1
@@ -147,7 +158,7 @@ impl AssetPlan {
     /// What keeping outcomes costs, in one sentence for people.
     pub fn cost_of_results(&self) -> String {
         let kept = self.max_results.get() as u64;
-        let memory = kept.saturating_mul(BYTES_OF_MEMORY_PER_OUTCOME) as f64 / 1e9;
+        let memory = self.memory_of_results() as f64 / 1e9;
         let rate = kept as f64 / self.keep_results.as_secs_f64().max(1.0);
         format!(
             "outcomes are kept for {}, up to {kept} of them and {}: about {memory:.2} GB of server memory when full; \

@@ -14,6 +14,7 @@
 //! `inferq up`, the demo and the tests all run this. It starts in the order above and stops in the
 //! opposite one: workers finish what they hold while the server is still there.
 
+mod collector;
 mod data;
 mod error;
 mod find;
@@ -84,8 +85,6 @@ pub struct StackOptions {
     pub prefix: String,
     /// More lines of nats-server's configuration.
     pub nats_config: String,
-    /// More environment for nats-server, such as `GOGC`.
-    pub nats_env: Vec<(String, String)>,
     /// Where the log lines of all processes go.
     pub log: Log,
     /// Models every worker must serve to be ready; `None` for all in the folder.
@@ -113,7 +112,6 @@ impl StackOptions {
             plan: AssetPlan::default(),
             prefix: "infer".to_owned(),
             nats_config: String::new(),
-            nats_env: Vec::new(),
             log: Log::Quiet,
             expect: None,
             ready_within: Some(Duration::from_secs(120)),
@@ -168,7 +166,7 @@ impl Stack {
             max_file: options.plan.file_bytes(),
             max_memory: options.plan.memory_bytes(),
             more: options.nats_config,
-            environment: options.nats_env,
+            environment: collector::environment(&options.plan),
             log: options.log.clone(),
             ..NatsOptions::new(data.path())
         })

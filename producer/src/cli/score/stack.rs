@@ -13,9 +13,6 @@ use super::super::{Global, output::Output};
 
 /// Rows of one forward pass in a private stack, which has no live traffic to keep waiting.
 const WORKER_ENV: [(&str, &str); 1] = [("INFERQ_MAX_BATCH_ROWS", "256")];
-/// nats-server handles large messages that nobody needs a moment later, and by default spends a third of its
-/// time on collecting them; with a heap that may grow to five times what is needed, up to a limit, a tenth.
-const SERVER_ENV: [(&str, &str); 2] = [("GOGC", "400"), ("GOMEMLIMIT", "1GiB")];
 
 /// The private stack.
 #[derive(Debug, Clone, clap::Args)]
@@ -70,7 +67,6 @@ impl StackArgs {
                         bulk_storage: Storage::Memory,
                         ..AssetPlan::default()
                     },
-                    nats_env: unless_set(&SERVER_ENV),
                     prefix: global.prefix.clone(),
                     log: Log::Quiet,
                     ..StackOptions::new(models)
