@@ -6,7 +6,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,7 +17,7 @@ use inferq_schemas::{
     Status, Tensor,
 };
 
-use super::error::ScoreError;
+use super::{error::ScoreError, limits::MaxErrors};
 use crate::{
     client::Client,
     error::{ResultError, RunError},
@@ -41,11 +41,11 @@ pub(super) struct Chunks {
     pub(super) cache: bool,
     /// Outcomes may stand already, from before the run was interrupted.
     pub(super) resumed: bool,
-    /// Rows that failed so far, and how many may.
+    pub(super) max_errors: MaxErrors,
+    /// Rows that failed so far.
     pub(super) failed: AtomicU64,
-    pub(super) most_failed: AtomicU64,
-    /// A chunk has ended since more had failed.
-    pub(super) gave_up: AtomicBool,
+    /// Rows that were read so far; none while the first ones are tried, which is never too many failures.
+    pub(super) rows_read: AtomicU64,
 }
 
 /// What came back for the rows of a chunk.
@@ -134,6 +134,23 @@ impl Chunks {
         Arc::clone(self).part(chunk, inputs, 0..rows).await
     }
 
+    /// Ends a run in which too many rows have failed. `last` tells the last failure.
+    pub(super) fn check_errors(&self, last: impl FnOnce() -> String) -> Result<(), ScoreError> {
+        let (errors, rows) = (
+            self.failed.load(Ordering::Acquire),
+            self.rows_read.load(Ordering::Acquire),
+        );
+        if rows == 0 || !self.max_errors.is_exceeded(errors, rows) {
+            return Ok(());
+        }
+        Err(ScoreError::TooManyErrors {
+            errors,
+            rows,
+            limit: self.max_errors.to_string(),
+            last: last(),
+        })
+    }
+
     /// Scores the rows `range` of a chunk, which are all the rows of `inputs`.
     fn part(
         self: Arc<Self>,
@@ -151,17 +168,14 @@ impl Chunks {
                 return Err(ScoreError::Chunk { chunk, failure });
             }
             if range.len() == 1 {
-                self.failed.fetch_add(1, Ordering::Relaxed);
+                self.failed.fetch_add(1, Ordering::AcqRel);
                 return Ok(Answered {
                     failed: vec![(range.start, failure)],
                     ..Answered::default()
                 });
             }
-            if self.failed.load(Ordering::Relaxed) > self.most_failed.load(Ordering::Relaxed) {
-                // The run is about to stop; looking for more of the same would only cost time.
-                self.gave_up.store(true, Ordering::Relaxed);
-                return Err(ScoreError::Chunk { chunk, failure });
-            }
+            // The run is about to stop; looking for more of the same would only cost time.
+            self.check_errors(|| format!("rows of chunk {chunk}: {failure}"))?;
             let middle = range.start + range.len() / 2;
             let (first, second) = halves(&inputs, middle - range.start);
             let first = Arc::clone(&self).part(chunk, first, range.start..middle);

@@ -28,7 +28,11 @@ impl MaxErrors {
     pub(super) fn most(self, rows: u64) -> u64 {
         match self {
             Self::Rows(most) => most,
-            Self::Share(share) => (rows.max(AT_LEAST) as f64 * share) as u64,
+            Self::Share(share) =>
+            // 2.9 % of 1 000 are 29, although 0.029 is a little less than that.
+            {
+                (rows.max(AT_LEAST) as f64 * share + 1e-6) as u64
+            }
         }
     }
 }
@@ -43,7 +47,7 @@ impl fmt::Display for MaxErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rows(most) => write!(f, "{most}"),
-            Self::Share(share) => write!(f, "{}%", share * 100.0),
+            Self::Share(share) => write!(f, "{}%", (share * 1e8).round() / 1e6),
         }
     }
 }
@@ -133,7 +137,13 @@ mod tests {
         for bad in ["", "-1", "101%", "x%", "1.5"] {
             assert_eq!(bad.parse::<MaxErrors>(), Err(MaxErrorsError), "{bad}");
         }
-        assert_eq!(share.to_string(), "1%");
+        for (text, most) in [("1%", 10), ("7%", 70), ("0.7%", 7), ("2.9%", 29)] {
+            let share: MaxErrors = text.parse().expect("a share");
+            assert_eq!(
+                (share.to_string().as_str(), share.most(1_000)),
+                (text, most)
+            );
+        }
     }
 
     const MS: Duration = Duration::from_millis(1);

@@ -17,7 +17,7 @@ use super::{
     error::ScoreError,
     folder::RunFolder,
     intake::{Chunk, Intake},
-    limits::{MaxErrors, Pace},
+    limits::Pace,
     progress::{Phase, Progress, Throughput},
     table::Layout,
 };
@@ -36,7 +36,6 @@ pub(super) struct Terms {
     pub(super) layout: Arc<Layout>,
     /// The only numeric class allowed; `None` for any.
     pub(super) device: Option<String>,
-    pub(super) max_errors: MaxErrors,
     pub(super) window: ByteSize,
     pub(super) ordered: bool,
     pub(super) pace: Option<Pace>,
@@ -57,8 +56,6 @@ pub(super) struct Line<'a> {
     held: usize,
     /// Chunks that came back.
     came_back: usize,
-    /// Rows read, those of before included.
-    rows_read: u64,
     last_failure: String,
     throughput: Throughput,
 }
@@ -88,6 +85,8 @@ impl<'a> Line<'a> {
             cache_hits: before.cache_hits,
             ..Progress::default()
         });
+        let read = &terms.chunks.rows_read;
+        read.store(before.rows, Ordering::Release);
         Self {
             terms,
             progress,
@@ -96,8 +95,7 @@ impl<'a> Line<'a> {
             next: 0,
             held: 0,
             came_back: 0,
-            rows_read: before.rows,
-            last_failure: String::new(),
+            last_failure: "before the run was resumed".to_owned(),
             throughput: Throughput::new(),
         }
     }
@@ -148,13 +146,6 @@ impl<'a> Line<'a> {
                 biased;
                 Some(ended) = flights.join_next() => {
                     let back = ended.map_err(|_| ScoreError::Panicked("the task of a chunk"))?;
-                    if let Err(ScoreError::Chunk { chunk, failure }) = &back
-                        && self.terms.chunks.gave_up.load(Ordering::Relaxed)
-                    {
-                        // Which is not its own fault. By now more rows were read, and more might fail.
-                        self.last_failure = format!("rows of chunk {chunk}: {failure}");
-                        return Err(self.too_many_errors());
-                    }
                     self.take(back?, committer).await?;
                 }
                 asked = stop.wait_for(|stop| *stop), if chunks.is_some() => {
@@ -166,7 +157,13 @@ impl<'a> Line<'a> {
                     Some(chunk) => self.send(chunk?, &mut flights)?,
                     None => chunks = None,
                 },
-                else => return Ok(stopped),
+                else => {
+                    if !stopped {
+                        // A run that is resumed may have had too many before, and nothing left to send.
+                        self.check_errors()?;
+                    }
+                    return Ok(stopped);
+                }
             }
         }
     }
@@ -191,19 +188,14 @@ impl<'a> Line<'a> {
         let bytes = chunk.bytes();
         let rows = chunk.rows().num_rows() as u64;
         self.held += bytes;
-        self.rows_read += rows;
         if let Some(problem) = chunk.problems.last() {
             self.last_failure = format!("row {}: {}", problem.row, problem.message);
         }
         let unreadable = chunk.problems.len() as u64;
-        self.terms
-            .chunks
-            .failed
-            .fetch_add(unreadable, Ordering::Relaxed);
-        self.terms.chunks.most_failed.store(
-            self.terms.max_errors.most(self.rows_read),
-            Ordering::Relaxed,
-        );
+        // In this order: those of many rows must not look like those of a few.
+        let all = &self.terms.chunks;
+        all.rows_read.fetch_add(rows, Ordering::AcqRel);
+        all.failed.fetch_add(unreadable, Ordering::AcqRel);
         self.check_errors()?;
         self.progress.send_modify(|progress| {
             progress.rows_in_flight += rows;
@@ -283,20 +275,8 @@ impl<'a> Line<'a> {
     }
 
     fn check_errors(&self) -> Result<(), ScoreError> {
-        let errors = self.terms.chunks.failed.load(Ordering::Relaxed);
-        if self.terms.max_errors.is_exceeded(errors, self.rows_read) {
-            return Err(self.too_many_errors());
-        }
-        Ok(())
-    }
-
-    fn too_many_errors(&self) -> ScoreError {
-        ScoreError::TooManyErrors {
-            errors: self.terms.chunks.failed.load(Ordering::Relaxed),
-            rows: self.rows_read,
-            limit: self.terms.max_errors.to_string(),
-            last: self.last_failure.clone(),
-        }
+        let last = || self.last_failure.clone();
+        self.terms.chunks.check_errors(last)
     }
 }
 

@@ -132,7 +132,6 @@ impl Score {
                 chunks,
                 layout: Arc::new(layout),
                 device: (!options.allow_mixed).then(|| folder.manifest().device.clone()),
-                max_errors: options.max_errors,
                 window: options.window,
                 ordered: options.ordered,
                 pace: options.max_share.map(|share| {
@@ -187,9 +186,9 @@ impl Score {
             outputs: self.options.outputs.clone(),
             cache: self.options.cache,
             resumed: unfinished.is_some(),
+            max_errors: self.options.max_errors,
             failed: 0.into(),
-            most_failed: u64::MAX.into(),
-            gave_up: false.into(),
+            rows_read: 0.into(),
         }
     }
 

@@ -15,11 +15,9 @@ const LIMIT: ByteSize = ByteSize::mib(512);
 
 /// The environment of a server for `plan`. What this process has set itself is handed on, and goes before.
 pub(super) fn environment(plan: &AssetPlan) -> Vec<(String, String)> {
-    let needed = plan.server_memory().as_u64();
-    let limit = LIMIT.as_u64().saturating_add(needed / 2 * 3);
     let ours = [
         ("GOGC", GROWTH.to_owned()),
-        ("GOMEMLIMIT", limit.to_string()),
+        ("GOMEMLIMIT", limit(plan).to_string()),
     ];
     let unset = ours
         .into_iter()
@@ -29,26 +27,28 @@ pub(super) fn environment(plan: &AssetPlan) -> Vec<(String, String)> {
         .collect()
 }
 
+/// In bytes. Go takes no more than an `i64` holds.
+fn limit(plan: &AssetPlan) -> u64 {
+    let needed = plan.server_memory().as_u64();
+    let limit = LIMIT
+        .as_u64()
+        .saturating_add((needed / 2).saturating_mul(3));
+    limit.min(i64::MAX as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_limit_holds_everything_that_may_be_kept() {
-        let plan = AssetPlan::default();
-        let limit = |plan: &AssetPlan| {
-            let environment = environment(plan);
-            let limit = environment.iter().find(|(name, _)| name == "GOMEMLIMIT");
-            let bytes = limit.map(|(_, limit)| limit.parse::<u64>());
-            bytes
-                .expect("it is not set where tests run")
-                .expect("bytes")
+        let plan = |outcomes: usize| AssetPlan {
+            max_results: outcomes.try_into().expect("not zero"),
+            ..AssetPlan::default()
         };
-        assert!(limit(&plan) > plan.server_memory().as_u64());
-        let small = AssetPlan {
-            max_results: 1_000.try_into().expect("not zero"),
-            ..plan.clone()
-        };
-        assert!(limit(&small) < limit(&plan));
+        let default = AssetPlan::default();
+        assert!(limit(&default) > default.server_memory().as_u64());
+        assert!(limit(&plan(1_000)) < limit(&default));
+        assert_eq!(limit(&plan(usize::MAX)), i64::MAX as u64);
     }
 }

@@ -161,6 +161,17 @@ async fn only_a_bulk_pass_lets_everybody_else_go_first() {
             "{lane:?} {granted:?}, not {expected}"
         );
     }
+    // A thread that such a pass starts may outlive it.
+    let of_thread = |_: &[f32]| {
+        let granted = std::thread::spawn(time_slice::granted).join();
+        Ok(vec![granted.expect("no panic").as_secs_f32()])
+    };
+    let version = testing::version("b", Ok(()), of_thread);
+    let granted = value(running.row_on(Lane::Low, &version, 1.0).await).await;
+    assert!(
+        matches!(granted, Ok(granted) if granted == usual),
+        "{granted:?}, not {usual}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,17 +2,22 @@
 //!
 //! A thread that wakes up while every core computes waits for the time slice of one of them to end, which
 //! Linux sees to at its next tick: up to 4 ms, at each step that a call takes through client, nats-server and
-//! worker. It goes first at once if the slice it asked for is shorter than that of the thread that computes
+//! worker. It usually goes first at once if its own slice is shorter than that of the one that computes
 //! (Linux 6.12: a time slice is a thread's own, and does not change its share of the processor, as `nice`
 //! would). So bulk passes ask for the longest there is.
 //!
 //! Source: Linux, `Documentation/scheduler/sched-eevdf.rst`, and `PREEMPT_SHORT` in `kernel/sched/features.h`.
 
+use std::time::Duration;
+
+/// The most that the kernel takes.
+const LONGEST: Duration = Duration::from_millis(100);
+
 /// The time slice of the thread that made it.
 #[derive(Debug)]
 pub(super) struct TimeSlice {
     /// As the thread had it; `None` where the kernel knows no such thing.
-    usual: Option<system::Attributes>,
+    usual: Option<Duration>,
     long: bool,
 }
 
@@ -28,10 +33,10 @@ impl TimeSlice {
     /// Whether whoever wakes up is to go first. A slice that cannot be changed stays as it is: calls are
     /// slower then, and nothing else.
     pub(super) fn set_long(&mut self, long: bool) {
-        if let Some(usual) = &self.usual
+        if let Some(usual) = self.usual
             && self.long != long
         {
-            system::set(usual, long);
+            system::set(if long { LONGEST.max(usual) } else { usual });
             self.long = long;
         }
     }
@@ -43,18 +48,37 @@ impl TimeSlice {
     reason = "the C library has no function for these system calls"
 )]
 mod system {
+    use std::time::Duration;
+
     use libc::{SCHED_BATCH, SCHED_OTHER, SYS_sched_getattr, SYS_sched_setattr, c_int, sched_attr};
-
-    pub(super) type Attributes = sched_attr;
-
-    /// The most that the kernel takes, in nanoseconds.
-    const LONGEST: u64 = 100_000_000;
 
     const THIS_THREAD: libc::pid_t = 0;
     const NO_FLAGS: libc::c_uint = 0;
 
-    /// Those of the calling thread, if its kernel and its policy have time slices.
-    pub(super) fn get() -> Option<Attributes> {
+    /// That of the calling thread, if its kernel and its policy have time slices.
+    pub(super) fn get() -> Option<Duration> {
+        attributes().map(|now| Duration::from_nanos(now.sched_runtime))
+    }
+
+    /// Gives the calling thread this time slice.
+    pub(super) fn set(slice: Duration) {
+        // Asked for anew: priority and policy may have been changed from outside.
+        let Some(mut wanted) = attributes() else {
+            return;
+        };
+        wanted.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
+        // A thread that is started in a pass, as the driver of a card may do, has a slice of its own.
+        wanted.sched_flags |= libc::SCHED_FLAG_RESET_ON_FORK as u64;
+        // SAFETY: The kernel reads as many bytes as `sched_attr` says that it has.
+        let result =
+            unsafe { libc::syscall(SYS_sched_setattr, THIS_THREAD, &raw const wanted, NO_FLAGS) };
+        if result != 0 {
+            let error = std::io::Error::last_os_error();
+            tracing::debug!(%error, ?slice, "the time slice of an executor stays as it was");
+        }
+    }
+
+    fn attributes() -> Option<sched_attr> {
         // SAFETY: All of its fields are integers.
         let mut now: sched_attr = unsafe { std::mem::zeroed() };
         let size = size_of::<sched_attr>() as libc::c_uint;
@@ -65,38 +89,21 @@ mod system {
             .is_ok_and(|policy| [SCHED_OTHER, SCHED_BATCH].contains(&policy));
         (result == 0 && fair && now.sched_runtime > 0).then_some(now)
     }
-
-    /// Gives the calling thread the longest slice, or back the one of `usual`.
-    pub(super) fn set(usual: &Attributes, long: bool) {
-        let mut wanted = *usual;
-        if long {
-            wanted.sched_runtime = LONGEST.max(usual.sched_runtime);
-        }
-        // SAFETY: The kernel reads as many bytes as `sched_attr` says that it has.
-        let result =
-            unsafe { libc::syscall(SYS_sched_setattr, THIS_THREAD, &raw const wanted, NO_FLAGS) };
-        if result != 0 {
-            let error = std::io::Error::last_os_error();
-            tracing::debug!(%error, long, "the time slice of an executor stays as it was");
-        }
-    }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod system {
-    #[derive(Debug)]
-    pub(super) struct Attributes;
+    use std::time::Duration;
 
-    pub(super) fn get() -> Option<Attributes> {
+    pub(super) fn get() -> Option<Duration> {
         None
     }
 
-    pub(super) fn set(_usual: &Attributes, _long: bool) {}
+    pub(super) fn set(_slice: Duration) {}
 }
 
 /// The time slice of the calling thread, zero where the kernel has none.
 #[cfg(all(test, target_os = "linux"))]
-pub(super) fn granted() -> std::time::Duration {
-    let nanoseconds = system::get().map_or(0, |now| now.sched_runtime);
-    std::time::Duration::from_nanos(nanoseconds)
+pub(super) fn granted() -> Duration {
+    system::get().unwrap_or_default()
 }
