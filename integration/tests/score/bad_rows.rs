@@ -1,15 +1,17 @@
 //! A row that cannot be scored costs itself, and is told.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
-use inferq::stack::StackOptions;
+use inferq::stack::{Stack, StackOptions};
 use inferq_integration::{fixtures, stack, start};
 use serde_json::Value;
 
 use super::{beside, finish, program, rows, score, succeed, table};
 
-fn errors(output: &std::path::Path) -> Result<Vec<Value>> {
+fn errors(output: &Path) -> Result<Vec<Value>> {
     let text = fs::read_to_string(beside(output, ".errors.jsonl"))?;
     Ok(text
         .lines()
@@ -52,6 +54,15 @@ async fn a_cell_that_is_no_number_leaves_its_row_empty_and_is_told_with_its_colu
     Ok(stack.stop().await?)
 }
 
+/// Scores ids with a model that gives the row of a table of three: an id of 3 or more has none.
+fn lookup(stack: &Stack, input: &Path, output: &Path, more: &[&str]) -> Result<Command> {
+    let mut command = program()?;
+    command.args(["score", "--model", "lookup", "--nats", stack.nats_url()]);
+    command.arg("--in").arg(input).arg("--out").arg(output);
+    command.args(more);
+    Ok(command)
+}
+
 #[tokio::test]
 async fn a_short_table_with_too_many_bad_rows_is_told_how_many_may_fail() -> Result<()> {
     let home = tempfile::tempdir()?;
@@ -59,16 +70,10 @@ async fn a_short_table_with_too_many_bad_rows_is_told_how_many_may_fail() -> Res
     fixtures::add_model(&models, "lookup", "lookup.onnx")?;
     let stack = start(StackOptions::new(&models)).await?;
     let (input, output) = (home.path().join("ids.jsonl"), home.path().join("out.jsonl"));
-    // Every tenth of 200 has an id of 3, which the model does not have.
+    // Every tenth of 200 is a bad one.
     let line = |row: u64| format!("{{\"ids\": {}}}\n", if row % 10 == 9 { 3 } else { 0 });
     fs::write(&input, (0..200).map(line).collect::<String>())?;
-    let run = |more: &[&str]| -> Result<_> {
-        let mut command = program()?;
-        command.args(["score", "--model", "lookup", "--nats", stack.nats_url()]);
-        command.arg("--in").arg(&input).arg("--out").arg(&output);
-        command.args(more);
-        Ok(command)
-    };
+    let run = |more: &[&str]| lookup(&stack, &input, &output, more);
     // The default is 1 %, of 1 000 rows at least.
     for more in [[].as_slice(), &["--resume"]] {
         let (code, said) = finish(run(more)?).await?;
@@ -88,7 +93,6 @@ async fn a_row_that_the_model_cannot_run_fails_alone_and_a_run_that_had_too_many
 -> Result<()> {
     let home = tempfile::tempdir()?;
     let models = home.path().join("models");
-    // Gives the row of a table of three: an id of 3 or more has none.
     fixtures::add_model(&models, "lookup", "lookup.onnx")?;
     let stack = start(StackOptions::new(&models)).await?;
     let (input, output) = (home.path().join("ids.jsonl"), home.path().join("out.jsonl"));
@@ -98,12 +102,9 @@ async fn a_row_that_the_model_cannot_run_fails_alone_and_a_run_that_had_too_many
         format!("{{\"ids\": {id}}}\n")
     };
     fs::write(&input, (0..400).map(line).collect::<String>())?;
-    let run = |more: &[&str]| -> Result<_> {
-        let mut command = program()?;
-        command.args(["score", "--model", "lookup", "--nats", stack.nats_url()]);
-        command.arg("--in").arg(&input).arg("--out").arg(&output);
-        command.args(["--chunk-rows", "100"]).args(more);
-        Ok(command)
+    let run = |more: &[&str]| {
+        let more = [&["--chunk-rows", "100"], more].concat();
+        lookup(&stack, &input, &output, &more)
     };
     // Two failures too many: the run stops, and keeps what it has.
     let (code, said) = finish(run(&["--max-errors", "1"])?).await?;

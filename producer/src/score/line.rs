@@ -85,8 +85,6 @@ impl<'a> Line<'a> {
             cache_hits: before.cache_hits,
             ..Progress::default()
         });
-        let read = &terms.chunks.rows_read;
-        read.store(before.rows, Ordering::Release);
         Self {
             terms,
             progress,

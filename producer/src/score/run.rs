@@ -126,7 +126,8 @@ impl Score {
         };
         // What the probe found is found again where its rows are.
         let before = folder.total();
-        chunks.failed.store(before.errors, Ordering::Relaxed);
+        chunks.failed.store(before.errors, Ordering::Release);
+        chunks.rows_read.store(before.rows, Ordering::Release);
         let line = Line::new(
             Terms {
                 chunks,
