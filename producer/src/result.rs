@@ -18,9 +18,11 @@ use crate::{
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Every outcome comes after this one: sequences begin at 1.
 pub(crate) const ANY: u64 = 0;
-/// An outcome is announced when it is published and can be read once the server has stored it.
+/// An outcome is announced when it is published and can be read once the server has stored it: soon, or when a disk
+/// that is busy lets it. The pause between two looks, until [`LOOK_AGAIN`] is over: at least so long, and such a part
+/// of the time that went by.
 const STORE_PAUSE: Duration = Duration::from_millis(2);
-const STORE_ATTEMPTS: u32 = 50;
+const STORE_PAUSES: u32 = 8;
 /// A worker that hears of the deadline first answers `expired` itself; it has this long to do so.
 const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 
@@ -127,15 +129,17 @@ impl Client {
             return Ok(outcome);
         }
         loop {
-            let heard = tokio::time::timeout(LOOK_AGAIN, news.next()).await;
-            let attempts = if heard.is_ok() { STORE_ATTEMPTS } else { 1 };
-            for _ in 0..attempts {
+            let heard = tokio::time::timeout(LOOK_AGAIN, news.next()).await.is_ok();
+            let began = Instant::now();
+            loop {
                 if let Some(outcome) = newer(self.look_again(id).await?, after) {
                     return Ok(outcome);
                 }
-                if attempts > 1 {
-                    tokio::time::sleep(STORE_PAUSE).await;
+                let gone = began.elapsed();
+                if !heard || gone > LOOK_AGAIN {
+                    break;
                 }
+                tokio::time::sleep(STORE_PAUSE.max(gone / STORE_PAUSES)).await;
             }
         }
     }
