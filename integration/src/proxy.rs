@@ -1,5 +1,6 @@
 //! Stands between one client and nats-server, and holds the traffic at an exact message: a worker
-//! can then be killed right before, or right after, it has written an outcome.
+//! can then be killed right before, or right after, it has written an outcome. Or only the connection that the
+//! message came over is held.
 //!
 //! Only what a client sends is parsed, as far as it takes to find where messages begin.
 
@@ -31,11 +32,23 @@ pub struct Proxy {
     _tasks: JoinSet<()>,
 }
 
+/// Where traffic is held, and how much of it.
+#[derive(Debug, Clone)]
+struct Rule {
+    side: Side,
+    prefix: String,
+    /// Only the connection of the message.
+    alone: bool,
+}
+
+/// What one connection goes by.
 #[derive(Debug, Clone)]
 struct Gate {
-    rule: Arc<Mutex<Option<(Side, String)>>>,
-    /// Nothing passes.
+    rule: Arc<Mutex<Option<Rule>>>,
+    /// Nothing passes over any connection.
     closed: Arc<AtomicBool>,
+    /// Nothing passes over this one.
+    own_closed: Arc<AtomicBool>,
     /// The same, told to whoever waits for it, once the message has gone where it should.
     held: Arc<watch::Sender<bool>>,
 }
@@ -55,6 +68,7 @@ impl Proxy {
         let gate = Gate {
             rule: Arc::default(),
             closed: Arc::default(),
+            own_closed: Arc::default(),
             held: Arc::new(watch::Sender::new(false)),
         };
         let mut tasks = JoinSet::new();
@@ -65,8 +79,12 @@ impl Proxy {
                 if let Ok(server) = TcpStream::connect(server).await {
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = server.into_split();
-                    connections.spawn(upstream(from_client, to_server, inside.clone()));
-                    connections.spawn(downstream(from_server, to_client, inside.clone()));
+                    let own = Gate {
+                        own_closed: Arc::default(),
+                        ..inside.clone()
+                    };
+                    connections.spawn(upstream(from_client, to_server, own.clone()));
+                    connections.spawn(downstream(from_server, to_client, own));
                 }
             }
         });
@@ -84,7 +102,12 @@ impl Proxy {
 
     /// From the next message whose subject starts with `prefix` on nothing passes any more.
     pub fn hold(&self, side: Side, prefix: &str) {
-        *self.gate.rule() = Some((side, prefix.to_owned()));
+        self.gate.set(side, prefix, false);
+    }
+
+    /// The same, but only over the connection that the message came over.
+    pub fn hold_connection(&self, side: Side, prefix: &str) {
+        self.gate.set(side, prefix, true);
     }
 
     /// Waits until that message has come.
@@ -101,18 +124,35 @@ impl Proxy {
 }
 
 impl Gate {
-    fn rule(&self) -> std::sync::MutexGuard<'_, Option<(Side, String)>> {
+    fn set(&self, side: Side, prefix: &str, alone: bool) {
+        let prefix = prefix.to_owned();
+        *self.rule() = Some(Rule {
+            side,
+            prefix,
+            alone,
+        });
+    }
+
+    fn rule(&self) -> std::sync::MutexGuard<'_, Option<Rule>> {
         self.rule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn side(&self, subject: &str) -> Option<Side> {
-        let rule = self.rule();
-        let (side, prefix) = rule.as_ref()?;
-        subject.starts_with(prefix.as_str()).then_some(*side)
+    fn at(&self, subject: &str) -> Option<Rule> {
+        let rule = self.rule().clone();
+        rule.filter(|rule| subject.starts_with(&rule.prefix))
+    }
+
+    fn close(&self, rule: &Rule) {
+        let closed = if rule.alone {
+            &self.own_closed
+        } else {
+            &self.closed
+        };
+        closed.store(true, Ordering::SeqCst);
     }
 
     fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+        self.closed.load(Ordering::SeqCst) || self.own_closed.load(Ordering::SeqCst)
     }
 }
 
@@ -127,9 +167,9 @@ async fn upstream(from: OwnedReadHalf, mut to: OwnedWriteHalf, gate: Gate) {
         let line = String::from_utf8_lossy(&frame).into_owned();
         let mut words = line.split_whitespace();
         let verb = words.next().unwrap_or_default().to_ascii_uppercase();
-        let mut side = None;
+        let mut rule = None;
         if verb == "PUB" || verb == "HPUB" {
-            side = words.next().and_then(|subject| gate.side(subject));
+            rule = words.next().and_then(|subject| gate.at(subject));
             let size: usize = words
                 .next_back()
                 .and_then(|size| size.parse().ok())
@@ -143,16 +183,16 @@ async fn upstream(from: OwnedReadHalf, mut to: OwnedWriteHalf, gate: Gate) {
         if gate.is_closed() {
             return swallow(from).await;
         }
-        match side {
+        match rule {
             None => {
                 if to.write_all(&frame).await.is_err() {
                     return;
                 }
             }
-            Some(side) => {
+            Some(rule) => {
                 // First of all, so that what the server answers from here on stays here.
-                gate.closed.store(true, Ordering::SeqCst);
-                if side == Side::After {
+                gate.close(&rule);
+                if rule.side == Side::After {
                     to.write_all(&frame).await.ok();
                 }
                 gate.held.send_replace(true);

@@ -47,6 +47,7 @@ impl Hand {
         };
         let settler = Settler {
             ledger: ledger.clone(),
+            calls: ledger.clone(),
             author: author.clone(),
             metrics: metrics.clone(),
             gate: Gate::new(),

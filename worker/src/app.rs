@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admit::{self, Admission};
+use crate::app::connect::Purpose;
 use crate::app::lifecycle::{supervise, watch_signals};
 use crate::app::status::Status;
 use crate::cache::Cache;
@@ -64,11 +65,16 @@ pub async fn run(config: Config, checked: Checked) -> Result<Ending> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
     let metrics = Metrics::new();
-    let Some(client) = connect::connect(&config.connection, &checked.worker_id, &stop).await?
-    else {
+    let connect =
+        |purpose| connect::connect(&config.connection, &checked.worker_id, purpose, &stop);
+    let Some(client) = connect(Purpose::Jobs).await? else {
         return Ok(Ending::Stopped);
     };
     let ledger = Ledger::new(client, checked.subjects.clone());
+    let Some(client) = connect(Purpose::Calls).await? else {
+        return Ok(Ending::Stopped);
+    };
+    let calls = ledger.over(client);
     let models = Models::new();
     let limits = LoadLimits {
         gpu: config.gpu.open()?,
@@ -87,6 +93,7 @@ pub async fn run(config: Config, checked: Checked) -> Result<Ending> {
         config,
         checked,
         ledger,
+        calls,
         models,
         metrics,
         stop: stop.clone(),
@@ -107,6 +114,8 @@ struct Worker {
     config: Config,
     checked: Checked,
     ledger: Ledger,
+    /// The same for calls.
+    calls: Ledger,
     models: Models,
     metrics: Metrics,
     stop: CancellationToken,
@@ -174,7 +183,7 @@ impl Worker {
         };
         stages.spawn(pull::run(puller, deliveries_in.clone()));
         let doors = Doors {
-            ledger: self.ledger.clone(),
+            ledger: self.calls.clone(),
             room: room.clone(),
             micro: micro.clone(),
             replies: self.checked.replies.clone(),
@@ -226,6 +235,7 @@ impl Worker {
         };
         let settler = Settler {
             ledger: self.ledger.clone(),
+            calls: self.calls.clone(),
             author,
             metrics: self.metrics.clone(),
             gate: gate.clone(),
@@ -248,7 +258,7 @@ impl Worker {
             .context("cancellations cannot be listened for")?;
         tasks.spawn(canceller.clone().hear(heard, ended.clone()));
         tasks.spawn(canceller.answer(requests, self.stop.clone()));
-        let (discovery, client, until) = (micro, self.ledger.client().clone(), self.stop.clone());
+        let (discovery, client, until) = (micro, self.calls.client().clone(), self.stop.clone());
         tasks.spawn(async move {
             if let Err(error) = discovery.serve(client, until).await {
                 warn!(%error, "service discovery is not answered");
@@ -334,10 +344,10 @@ impl Worker {
         for ack in unsettled {
             self.ledger.retry(&ack, Duration::ZERO).await;
         }
-        match self.ledger.barrier().await {
-            Ok(()) => info!("drained"),
+        match tokio::try_join!(self.ledger.barrier(), self.calls.barrier()) {
+            Ok(_) => info!("drained"),
             Err(error) => {
-                warn!(%error, "the server did not confirm the last acknowledgements, some jobs may come again")
+                warn!(%error, "the server did not confirm the last acknowledgements and answers, some jobs may come again")
             }
         }
     }

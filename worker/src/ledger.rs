@@ -79,6 +79,14 @@ impl Ledger {
         }
     }
 
+    /// The same over another connection.
+    pub fn over(&self, client: Client) -> Self {
+        Self {
+            problem: self.problem.clone(),
+            ..Self::new(client, self.subjects.clone())
+        }
+    }
+
     /// What had no answer, and why, the last time that something had none.
     pub fn last_problem(&self) -> String {
         self.problem.text()

@@ -31,6 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub struct Settler {
     /// Where settlements are written.
     pub ledger: Ledger,
+    /// Where calls are answered.
+    pub calls: Ledger,
     /// Writes conflicts.
     pub author: Author,
     /// Counts ends.
@@ -202,7 +204,7 @@ impl Settler {
         if !settlement.is_conflict() {
             let told = self.too_large_to_reply(job, settlement.outcome());
             let told = told.as_ref().unwrap_or(settlement.outcome());
-            return self.ledger.reply(address, told).await;
+            return self.way_back(job).reply(address, told).await;
         }
         self.metrics.id_conflict();
         let message = format!(
@@ -214,7 +216,15 @@ impl Settler {
             message,
         };
         let conflict = self.author.failure(job, Status::Error, failure, None);
-        self.ledger.reply(address, &conflict).await
+        self.way_back(job).reply(address, &conflict).await
+    }
+
+    /// The connection that `job` came over.
+    fn way_back(&self, job: &Job) -> &Ledger {
+        match job.origin {
+            Origin::Queue(_) => &self.ledger,
+            Origin::Rpc { .. } => &self.calls,
+        }
     }
 }
 

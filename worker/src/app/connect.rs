@@ -1,4 +1,7 @@
-//! The connection to NATS: patient at first, jittered afterwards, and as the user its address names.
+//! The connections to NATS: patient at first, jittered afterwards, and as the user their address names.
+//!
+//! A worker has two, since a connection hands on what it carries in order: a call behind some large bodies of jobs
+//! would wait until all of them are read.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,10 +15,29 @@ use tracing::{debug, error, info, warn};
 use crate::app::refusals::Refusals;
 use crate::config::ConnectionArgs;
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Jobs, and all that is kept by the server.
+    Jobs,
+    /// Calls and their answers.
+    Calls,
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Jobs => "jobs",
+            Self::Calls => "calls",
+        }
+    }
+}
+
 /// Connects, however long the server takes to appear; `None` if told to stop before.
 pub(super) async fn connect(
     args: &ConnectionArgs,
     worker: &str,
+    purpose: Purpose,
     stop: &CancellationToken,
 ) -> Result<Option<async_nats::Client>> {
     const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -30,11 +52,11 @@ pub(super) async fn connect(
             None => ConnectOptions::new(),
         };
         let mut options = options
-            .name(format!("inferq-worker {worker}"))
+            .name(format!("inferq-worker {worker} {}", purpose.name()))
             .ping_interval(Duration::from_secs(10))
             .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
-                log_event(&event, &refusals);
+                log_event(&event, purpose.name(), &refusals);
                 std::future::ready(())
             });
         if let Some(file) = &args.nats_creds {
@@ -68,21 +90,26 @@ fn reconnect_delay(attempts: usize) -> Duration {
     delay.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
-fn log_event(event: &async_nats::Event, refusals: &Mutex<Refusals>) {
+fn log_event(event: &async_nats::Event, connection: &str, refusals: &Mutex<Refusals>) {
     use async_nats::Event;
     match event {
-        Event::Connected => info!("connected to NATS"),
-        Event::Disconnected => warn!("disconnected from NATS"),
+        Event::Connected => info!(connection, "connected to NATS"),
+        Event::Disconnected => warn!(connection, "disconnected from NATS"),
         // Permission violations come this way and no other.
         Event::ServerError(error) => {
             let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
             if refusals.is_news(&error.to_string(), Instant::now()) {
-                error!(%error, "the NATS server refuses something; check this user's permissions");
+                error!(%error, connection, "the NATS server refuses something; check this user's permissions");
             } else {
-                debug!(%error, "the NATS server refuses more of the same");
+                debug!(%error, connection, "the NATS server refuses more of the same");
             }
         }
-        Event::SlowConsumer(_) => warn!("messages were dropped: this worker reads too slowly"),
-        other => debug!(event = %other, "NATS connection"),
+        Event::SlowConsumer(_) => {
+            warn!(
+                connection,
+                "messages were dropped: this worker reads too slowly"
+            );
+        }
+        other => debug!(event = %other, connection, "NATS connection"),
     }
 }

@@ -34,7 +34,7 @@ const MOST_SPILLS: usize = 64;
 /// What the doors need.
 #[derive(Clone)]
 pub struct Doors {
-    /// The connection.
+    /// The connection for calls: behind the bodies of jobs they would wait.
     pub ledger: Ledger,
     /// Room in this worker.
     pub room: Room,
