@@ -12,7 +12,7 @@ workers counts for `inferq score`. They take turns, ROUNDS times, and the ratio 
               the same engine in a loop over batches of the same size in one process
     workers   the same MLP and a small BERT (8 x 128): two workers of one thread each against one
     live      p99 of 200 calls per second to the digits, alone and beside a run that scores the MLP, with all of
-              the executors' time and with --max-share
+              the executors' time and with --max-share (SHARES), on EXECUTORS threads (all cores but one)
     kills     kills the command KILLS times (20) at random moments, resumes it each time, and compares the
               output with that of an undisturbed run, byte by byte
 """
@@ -115,6 +115,7 @@ def compare_memory(folder, source):
 
 BATCH = {"mlp": 256, "bert": 8}
 SHARES = os.environ.get("SHARES", "1 0.5 0.25 0.1").split()
+EXECUTORS = int(os.environ.get("EXECUTORS", max(1, os.cpu_count() - 1)))
 
 
 @contextlib.contextmanager
@@ -193,7 +194,7 @@ def compare_workers(folder, _):
 def compare_live(folder, _):
     benchmark_models(folder)
     shutil.copytree(MODELS / "digits", folder / "models" / "digits")
-    source = rows_for(folder, "mlp", 150_000)
+    source = rows_for(folder, "mlp", 150_000 * EXECUTORS)
     body = json.dumps({"instances": [[0] * 64]})
 
     def p99(address):
@@ -202,21 +203,23 @@ def compare_live(folder, _):
         output = subprocess.run([program(), *arguments], check=True, capture_output=True, text=True).stdout
         return json.loads(output.splitlines()[-1])["report"]["latency"]["p99_us"] / 1000
 
-    with running(folder, 1, 32, executors=2) as address:
+    with running(folder, 1, 32, EXECUTORS) as address:
         for share in SHARES:
             limit = ["--max-share", share] if share != "1" else []
-            run = [program(), "score", "--model", "mlp", "--nats", address, "--in", source, "--force", "--json", *limit]
+            run = [program(), "score", "--model", "mlp", "--nats", address, "--in", source, "--json", *limit]
             ratios = []
-            for _ in range(ROUNDS):
+            for number in range(ROUNDS):
                 alone = p99(address)
-                scoring = subprocess.Popen([*run, "--out", str(folder / "out.npy")], stdout=subprocess.DEVNULL)
+                output = str(folder / f"{share}-{number}.npy")
+                scoring = subprocess.Popen([*run, "--out", output], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 beside = p99(address)
                 during = scoring.poll() is None
+                scoring.send_signal(signal.SIGINT)
                 scoring.wait()
                 ratios.append(beside / alone)
                 told = "" if during else " (the run ended before the calls did)"
                 print(f"p99 alone {alone:.2f} ms, beside a run {beside:.2f} ms, ratio {ratios[-1]:.2f}{told}", flush=True)
-            print(f"live: beside a run with {share} of the executors' time, ratio {statistics.median(ratios):.2f}")
+            print(f"live: {EXECUTORS} executors, beside a run with {share} of their time, ratio {statistics.median(ratios):.2f}")
 
 
 def compare_kills(folder, source):
