@@ -49,7 +49,7 @@ struct Gate {
     closed: Arc<AtomicBool>,
     /// Nothing passes over this one.
     own_closed: Arc<AtomicBool>,
-    /// The same, told to whoever waits for it, once the message has gone where it should.
+    /// Whether traffic is held, told to whoever waits for it once the message has gone where it should.
     held: Arc<watch::Sender<bool>>,
 }
 

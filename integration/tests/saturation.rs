@@ -199,6 +199,10 @@ async fn jobs_that_cannot_be_run_in_time_are_told_so_and_cost_no_run() -> Result
     let runs = metric(client, "worker-1", RUNS).await?;
     // What was measured holds for a second or two: on a machine that stood still, one may be tried.
     let allowed = MEASURED + 1 + HOPELESS - told;
-    assert!(runs <= allowed as f64, "{runs} runs, {told} were told");
+    let runs_expected = (MEASURED + 1) as f64..=allowed as f64;
+    assert!(
+        runs_expected.contains(&runs),
+        "{runs} runs, {told} were told"
+    );
     Ok(stack.stop().await?)
 }

@@ -19,10 +19,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Every outcome comes after this one: sequences begin at 1.
 pub(crate) const ANY: u64 = 0;
 /// An outcome is announced when it is published and can be read once the server has stored it: soon, or when a disk
-/// that is busy lets it. The pause between two looks, until [`LOOK_AGAIN`] is over: at least so long, and such a part
-/// of the time that went by.
+/// that is busy lets it. The least pause between two looks.
 const STORE_PAUSE: Duration = Duration::from_millis(2);
-const STORE_PAUSES: u32 = 8;
+/// A pause is this part of the time since the announcement, which is looked after for [`LOOK_AGAIN`].
+const STORE_PART: u32 = 8;
 /// A worker that hears of the deadline first answers `expired` itself; it has this long to do so.
 const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 
@@ -139,7 +139,7 @@ impl Client {
                 if !heard || gone > LOOK_AGAIN {
                     break;
                 }
-                tokio::time::sleep(STORE_PAUSE.max(gone / STORE_PAUSES)).await;
+                tokio::time::sleep(STORE_PAUSE.max(gone / STORE_PART)).await;
             }
         }
     }

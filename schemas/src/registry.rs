@@ -30,7 +30,7 @@ pub struct ModelRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerState {
-    /// It loads models.
+    /// It serves no model yet, or is not connected.
     Starting,
     /// It takes jobs.
     Ready,

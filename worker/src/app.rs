@@ -331,7 +331,9 @@ impl Worker {
         presence.announce(&status.record()).await;
         let ended = ended.clone();
         tasks.spawn(async move { presence.run(|| status.record(), state, ended).await });
-        tasks.spawn(status::follow(state_in, serving, self.stop.clone()));
+        let connections = [&self.ledger, &self.calls].map(|ledger| ledger.client().clone());
+        let stop = self.stop.clone();
+        tasks.spawn(status::follow(state_in, serving, connections, stop));
         Ok(())
     }
 
@@ -344,11 +346,15 @@ impl Worker {
         for ack in unsettled {
             self.ledger.retry(&ack, Duration::ZERO).await;
         }
-        match tokio::try_join!(self.ledger.barrier(), self.calls.barrier()) {
-            Ok(_) => info!("drained"),
-            Err(error) => {
-                warn!(%error, "the server did not confirm the last acknowledgements and answers, some jobs may come again")
-            }
+        let (jobs, calls) = tokio::join!(self.ledger.barrier(), self.calls.barrier());
+        if let Err(error) = &jobs {
+            warn!(%error, "the server did not confirm the last acknowledgements, some jobs may come again");
+        }
+        if let Err(error) = &calls {
+            warn!(%error, "the server did not confirm the last answers, some callers may hear nothing");
+        }
+        if jobs.is_ok() && calls.is_ok() {
+            info!("drained");
         }
     }
 }

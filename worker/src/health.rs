@@ -78,7 +78,7 @@ async fn readiness(State(shown): State<Shown>) -> impl IntoResponse {
         WorkerState::Ready => (StatusCode::OK, "ready\n"),
         WorkerState::Starting => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "starting: no model is ready\n",
+            "starting: no model is ready, or NATS is away\n",
         ),
         WorkerState::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
     }

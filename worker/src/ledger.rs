@@ -271,7 +271,7 @@ impl Ledger {
             .map_err(Unanswered::of)
     }
 
-    /// One round trip: everything sent before it has reached the server when it returns.
+    /// One round trip: everything sent before it over this connection has reached the server when it returns.
     pub async fn barrier(&self) -> Result<(), Unanswered> {
         let inbox = self.client.new_inbox();
         let round_trip = async {

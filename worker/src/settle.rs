@@ -142,7 +142,9 @@ impl Settler {
             if event == Event::Unanswered {
                 self.metrics.commit_retried();
                 debug!(step = ?settlement.step(), pause_ms = pause.as_millis(), "a step of a settlement had no answer, it is tried again");
-                shut.get_or_insert_with(|| self.gate.shut(&self.ledger.last_problem()));
+                if let Origin::Queue(_) = job.origin {
+                    shut.get_or_insert_with(|| self.gate.shut(&self.ledger.last_problem()));
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             } else {

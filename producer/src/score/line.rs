@@ -167,7 +167,7 @@ impl<'a> Line<'a> {
     }
 
     /// One more chunk is let out for each that came back, until the window is full: a worker that is handed all
-    /// of it at once has its connection full of it, and calls of others wait behind.
+    /// of it at once has its connection full of it, and other jobs wait behind.
     fn has_room(&self, in_flight: usize) -> bool {
         let window = usize::try_from(self.terms.window.as_u64()).unwrap_or(usize::MAX);
         self.held < window && in_flight < FIRST + self.came_back

@@ -18,9 +18,9 @@ use crate::config::ConnectionArgs;
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Jobs, and all that is kept by the server.
+    /// Everything but plain requests.
     Jobs,
-    /// Calls and their answers.
+    /// Plain requests and their answers, and whoever asks which workers there are.
     Calls,
 }
 
@@ -72,7 +72,9 @@ pub(super) async fn connect(
         };
         match attempt {
             Ok(client) => return Ok(Some(client)),
-            Err(error) => warn!(%error, "NATS does not answer; check --nats. Trying again"),
+            Err(error) => {
+                warn!(%error, connection = purpose.name(), "NATS does not answer; check --nats. Trying again")
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(None),

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use async_nats::connection::State;
 use inferq_schemas::registry::{WorkerRecord, WorkerState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -63,17 +64,24 @@ fn host_name() -> String {
         .unwrap_or_else(|_| "unknown".to_owned())
 }
 
-/// Keeps `state` in step: ready while a model is served, draining from `stop` on.
+/// How often it is looked whether the connections are there.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Keeps `state` in step: ready while a model is served and all `connections` are there, draining from `stop` on.
 pub(super) async fn follow(
     state: watch::Sender<WorkerState>,
     mut serving: watch::Receiver<Serving>,
+    connections: [async_nats::Client; 2],
     stop: CancellationToken,
 ) {
     loop {
-        let now = if serving.borrow_and_update().is_empty() {
-            WorkerState::Starting
-        } else {
+        let serves = !serving.borrow_and_update().is_empty();
+        let is_connected =
+            |client: &async_nats::Client| client.connection_state() == State::Connected;
+        let now = if serves && connections.iter().all(is_connected) {
             WorkerState::Ready
+        } else {
+            WorkerState::Starting
         };
         state.send_if_modified(|state| {
             let changed = *state != now;
@@ -83,6 +91,7 @@ pub(super) async fn follow(
         tokio::select! {
             () = stop.cancelled() => break,
             changed = serving.changed() => if changed.is_err() { break },
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
     state.send_replace(WorkerState::Draining);

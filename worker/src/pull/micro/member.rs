@@ -32,7 +32,8 @@ impl Member {
         self.requests.next().await
     }
 
-    /// Leaves the group; what is left are the requests that were on their way.
+    /// Leaves the group, with `ledger` over the connection it was joined over; what is left are the requests that
+    /// were on their way.
     ///
     /// The client library forgets a subscription before the server has heard of it, and drops what
     /// arrives between. With a limit it goes on listening until that is reached, while the server ends the
