@@ -2,6 +2,8 @@
 //!
 //! One binary for all of it, since linking tract takes longer than most of the tests.
 
+#[cfg(feature = "gpu")]
+mod adapters;
 mod answers;
 mod cases;
 mod damage;
