@@ -178,6 +178,16 @@ pub(super) fn seconds(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
+/// How long something took: in whole seconds from a minute on, below that with milliseconds, such as `4s 520ms`.
+pub(super) fn took(duration: Duration) -> String {
+    const LONG: Duration = Duration::from_secs(60);
+    if duration >= LONG {
+        return seconds(duration);
+    }
+    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    humantime::format_duration(Duration::from_millis(ms)).to_string()
+}
+
 /// How long ago that was, in whole seconds; nothing if it lies ahead by this clock.
 pub(super) fn age(time: SystemTime) -> String {
     seconds(SystemTime::now().duration_since(time).unwrap_or_default())
@@ -224,6 +234,13 @@ pub(super) fn chain(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_times_have_milliseconds() {
+        assert_eq!(took(Duration::from_micros(226_900)), "226ms");
+        assert_eq!(took(Duration::from_millis(4_520)), "4s 520ms");
+        assert_eq!(took(Duration::from_millis(65_999)), "1m 5s");
+    }
 
     #[test]
     fn causes_are_told_once() {

@@ -134,8 +134,15 @@ impl Throughput {
         self.moments.push((now, rows));
     }
 
+    /// The notes, with the last one at the end of the run: a moment without rows after it is no part of its speed.
     pub(super) fn end(mut self, rows: u64) -> Vec<(Duration, u64)> {
-        self.moments.push((self.began.elapsed(), rows));
+        let end = self.began.elapsed();
+        if let [_, .., (last, _)] = self.moments[..]
+            && end.saturating_sub(last) < self.every
+        {
+            self.moments.pop();
+        }
+        self.moments.push((end, rows));
         self.moments
     }
 }
@@ -168,5 +175,15 @@ mod tests {
         assert_eq!(moments.first(), Some(&(Duration::ZERO, 0)));
         assert_eq!(moments.last().map(|(_, rows)| *rows), Some(10_000));
         assert!(moments.is_sorted());
+    }
+
+    #[test]
+    fn a_short_run_is_one_moment_long() {
+        let mut throughput = Throughput::new();
+        assert_eq!(Throughput::new().end(0).len(), 2, "a beginning and an end");
+        throughput.moments.push((Duration::ZERO, 600));
+        let moments = throughput.end(600);
+        let rows: Vec<u64> = moments.iter().map(|(_, rows)| *rows).collect();
+        assert_eq!(rows, [0, 600]);
     }
 }

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::Context;
-use indicatif::{HumanCount, HumanDuration};
+use indicatif::HumanCount;
 use inferq::score::{Summary, look::ColumnSummary, report::Report};
 use serde_json::json;
 
-use super::super::output::Output;
+use super::super::output::{Output, took};
 
 /// Values of a column that are shown.
 const TOP: usize = 3;
@@ -42,15 +42,14 @@ pub(super) fn summary(summary: &Summary, output: &Output) -> anyhow::Result<()> 
         );
     }
     output.note(&format!(
-        "{} rows in {}, {}/s: version {} on {}, {} of compute in {} jobs of {} rows{}",
+        "{} rows in {}, {}/s: version {} on {}, {} of compute in {}{}",
         HumanCount(summary.rows),
-        HumanDuration(summary.took),
+        took(summary.took),
         HumanCount(per_second(summary) as u64),
         summary.version,
         summary.device,
-        HumanDuration(summary.compute),
-        HumanCount(summary.chunks),
-        summary.chunk_rows,
+        took(summary.compute),
+        jobs(summary),
         match summary.cache_hits {
             0 => String::new(),
             hits => format!(", {} of them from the cache", HumanCount(hits)),
@@ -76,13 +75,10 @@ pub(super) fn report(summary: &Summary, title: String, path: &Path) -> anyhow::R
         ("failed", summary.errors.to_string()),
         ("version", summary.version.to_string()),
         ("device", summary.device.clone()),
-        ("took", HumanDuration(summary.took).to_string()),
-        ("compute", HumanDuration(summary.compute).to_string()),
+        ("took", took(summary.took)),
+        ("compute", took(summary.compute)),
         ("rows per second", format!("{:.0}", per_second(summary))),
-        (
-            "jobs",
-            format!("{} of {} rows", summary.chunks, summary.chunk_rows),
-        ),
+        ("jobs", jobs(summary)),
         ("jobs from the cache", summary.cache_hits.to_string()),
         ("columns", summary.notes.join("; ")),
     ];
@@ -99,6 +95,15 @@ pub(super) fn report(summary: &Summary, title: String, path: &Path) -> anyhow::R
     };
     std::fs::write(path, page.html())
         .with_context(|| format!("the report {} cannot be written", path.display()))
+}
+
+/// How many there were, and of how many rows.
+fn jobs(summary: &Summary) -> String {
+    let jobs = match summary.chunks {
+        1 => "1 job".to_owned(),
+        many => format!("{} jobs", HumanCount(many)),
+    };
+    format!("{jobs} of up to {} rows", summary.chunk_rows)
 }
 
 /// Of this part of the run.

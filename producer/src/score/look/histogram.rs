@@ -145,11 +145,19 @@ impl Bins {
         self.counts[place.min(BINS - 1)] += 1;
     }
 
+    /// Without the empty bins at both ends, which a range that grew by doubling may have.
     fn histogram(&self) -> Histogram {
+        let is_used = |count: &u64| *count > 0;
+        let first = self.counts.iter().position(is_used).unwrap_or(0);
+        let end = self
+            .counts
+            .iter()
+            .rposition(is_used)
+            .map_or(BINS, |last| last + 1);
         Histogram {
-            from: self.from,
+            from: self.from + first as f64 * self.width,
             width: self.width,
-            counts: self.counts.to_vec(),
+            counts: self.counts[first..end].to_vec(),
         }
     }
 }
@@ -191,6 +199,17 @@ mod tests {
         assert_eq!(falling.histogram.counts.iter().sum::<u64>(), 10_000);
         let mean = falling.range.expect("numbers").mean;
         assert!((mean + 4_999.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_range_that_doubled_shows_only_what_was_used() {
+        // The smallest comes last, just below the range of those before it.
+        let values = (0..2_000).map(|n| f64::from(n % 100) / 100.0 + 0.001);
+        let grown = of(values.chain([0.0])).histogram;
+        let end = grown.from + grown.width * grown.counts.len() as f64;
+        assert!((-0.1..=0.0).contains(&grown.from), "{}", grown.from);
+        assert!((0.99..1.1).contains(&end), "{end}");
+        assert_eq!(grown.counts.iter().sum::<u64>(), 2_001);
     }
 
     #[test]
