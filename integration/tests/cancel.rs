@@ -10,8 +10,8 @@ use inferq::{CancelError, ErrorCode, JobId, ModelName, Outcome, Status};
 use inferq_integration::lone::LoneWorker;
 use inferq_integration::scrape::{metric, wait_for_metric};
 use inferq_integration::{
-    PATIENCE, digits, finish, fixtures, hazards, job, messages_in, models_folder, plain, stack,
-    start, uncached, wait_until_empty,
+    PATIENCE, digits, finish, fixtures, hazards, job, messages_in, plain, stack, start, uncached,
+    wait_until_empty,
 };
 
 /// One thread, and a model that keeps it busy.
@@ -311,11 +311,7 @@ async fn the_command_tells_of_every_job_and_fails_if_one_had_ended() -> Result<(
 
 #[tokio::test]
 async fn without_a_worker_the_caller_is_told_at_once() -> Result<()> {
-    let stack = start(StackOptions {
-        workers: 0,
-        ..StackOptions::new(models_folder())
-    })
-    .await?;
+    let stack = stack(0).await?;
     let begun = Instant::now();
     let refused = stack.client().cancel(&JobId::random()).await;
     let error = refused.expect_err("nobody is there");

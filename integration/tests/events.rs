@@ -263,11 +263,7 @@ async fn line<R: AsyncBufRead + Unpin>(lines: &mut Lines<R>) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_tells_each_event_and_then_the_outcome() -> Result<()> {
-    let stack = start(StackOptions {
-        workers: 0,
-        ..StackOptions::new(models_folder())
-    })
-    .await?;
+    let stack = stack(0).await?;
     let client = stack.client();
     let digits = ModelName::new("digits")?;
     client

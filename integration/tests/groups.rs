@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use async_nats::Client as Nats;
-use inferq::stack::{Stack, StackOptions};
-use inferq_integration::{PATIENCE, models_folder, start};
+use inferq::stack::Stack;
+use inferq_integration::{PATIENCE, stack};
 use inferq_schemas::Subjects;
 use inferq_worker::ledger::Ledger;
 use inferq_worker::pull::micro::Member;
@@ -22,14 +22,6 @@ const READ: usize = 200;
 /// Requests on their way at once. More than leaving the group without care loses in one test, and few
 /// enough that the server cuts off no reader for being slow.
 const ON_THE_WAY: usize = 20_000;
-
-async fn server_alone() -> Result<Stack> {
-    start(StackOptions {
-        workers: 0,
-        ..StackOptions::new(models_folder())
-    })
-    .await
-}
 
 async fn connected(stack: &Stack) -> Result<Nats> {
     // Nothing is dropped for want of room in the client, whoever reads it late.
@@ -58,7 +50,7 @@ fn flood(nats: Nats, room: Arc<Semaphore>, over: CancellationToken) -> JoinHandl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_a_queue_group_in_a_flood_hears_all_that_it_was_picked_for() -> Result<()> {
-    let stack = server_alone().await?;
+    let stack = stack(0).await?;
     let mut stays = Member::join(&connected(&stack).await?, SUBJECT.to_owned()).await?;
     let nats = connected(&stack).await?;
     let ledger = Ledger::new(nats.clone(), Subjects::default());
@@ -117,7 +109,7 @@ async fn who_leaves_a_queue_group_in_a_flood_hears_all_that_it_was_picked_for() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_group_is_left_at_once_also_while_nobody_asks_anything() -> Result<()> {
-    let stack = server_alone().await?;
+    let stack = stack(0).await?;
     let nats = connected(&stack).await?;
     let ledger = Ledger::new(nats.clone(), Subjects::default());
     let goes = Member::join(&nats, SUBJECT.to_owned()).await?;

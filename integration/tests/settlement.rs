@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use async_nats::jetstream::{self, consumer::PullConsumer};
 use futures::StreamExt;
-use inferq::stack::{Stack, StackOptions};
+use inferq::stack::Stack;
 use inferq::{ModelName, Status};
-use inferq_integration::{PATIENCE, messages_in, plain, start, wait_until_empty};
+use inferq_integration::{PATIENCE, messages_in, plain, stack, wait_until_empty};
 use inferq_schemas::subjects::Lane;
 use inferq_schemas::{ErrorCode, Failure, Limits, ReplyPrefixes, Subjects};
 use inferq_worker::admit::Admission;
@@ -177,11 +177,7 @@ const STEPS: usize = 4;
 
 /// A stack whose only workers are the hands of the test.
 async fn server() -> Result<Stack> {
-    let stack = start(StackOptions {
-        workers: 0,
-        ..StackOptions::new(inferq_integration::models_folder())
-    })
-    .await?;
+    let stack = stack(0).await?;
     let admin = stack.client().admin(inferq::AssetPlan::default());
     admin.ensure_model(&ModelName::new("digits")?).await?;
     Ok(stack)

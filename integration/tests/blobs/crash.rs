@@ -6,20 +6,15 @@ use std::time::Duration;
 use anyhow::Result;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{FromConsumer, pull};
-use inferq::stack::StackOptions;
 use inferq_integration::lone::LoneWorker;
 use inferq_integration::proxy::{Proxy, Side};
-use inferq_integration::{PATIENCE, digits, job, models_folder, start, wait_until_empty};
+use inferq_integration::{PATIENCE, digits, job, stack, wait_until_empty};
 
 use crate::{objects, wait_for_objects};
 
 /// Kills the first worker at the outcome and lets a second one go on.
 async fn killed(side: Side, worker: &str) -> Result<()> {
-    let stack = start(StackOptions {
-        workers: 0,
-        ..StackOptions::new(models_folder())
-    })
-    .await?;
+    let stack = stack(0).await?;
     let client = stack.client();
     // Jobs come again after two seconds instead of thirty.
     let stream = jetstream::new(client.nats().clone())

@@ -8,7 +8,7 @@ use inferq::stack::{Stack, StackOptions};
 use inferq::{AssetPlan, ErrorCode, JobId, Lane};
 use inferq_integration::command::inferq;
 use inferq_integration::{
-    PATIENCE, digits, fixtures, job, messages_in, models_folder, start, wait_until_empty,
+    PATIENCE, digits, fixtures, job, messages_in, stack, start, wait_until_empty,
 };
 
 use crate::{CUT, letter, mend, misfit, outcome, run};
@@ -183,11 +183,7 @@ async fn letters_are_found_by_model_lane_code_status_age_and_id_and_purged_by_th
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_no_job_has_failed_there_is_nothing_to_list_or_show() -> Result<()> {
-    let stack = start(StackOptions {
-        workers: 0,
-        ..StackOptions::new(models_folder())
-    })
-    .await?;
+    let stack = stack(0).await?;
     let listed = inferq(&stack, "dead ls").await?;
     assert!(
         listed.well && listed.err.contains("no dead letter matches"),

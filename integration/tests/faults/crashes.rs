@@ -6,20 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
-use inferq::stack::{Stack, StackOptions};
+use inferq::stack::Stack;
 use inferq_integration::lone::LoneWorker;
 use inferq_integration::proxy::{Proxy, Side};
 use inferq_integration::{
-    PATIENCE, digits, messages_in, models_folder, plain, redeliver_after, start, wait_until_empty,
+    PATIENCE, digits, messages_in, plain, redeliver_after, stack, wait_until_empty,
 };
 
 /// A stack without workers, whose jobs come again after two seconds instead of thirty.
 async fn impatient_stack() -> Result<Stack> {
-    let stack = start(StackOptions {
-        workers: 0,
-        ..StackOptions::new(models_folder())
-    })
-    .await?;
+    let stack = stack(0).await?;
     redeliver_after(stack.client(), "digits", Duration::from_secs(2)).await?;
     Ok(stack)
 }

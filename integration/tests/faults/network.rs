@@ -10,7 +10,7 @@ use inferq::stack::StackOptions;
 use inferq_integration::link::{Link, Wire};
 use inferq_integration::lone::{Lone, LoneWorker};
 use inferq_integration::proxy::{Proxy, Side};
-use inferq_integration::{digits, models_folder, redeliver_after, start, submit_all, uncached};
+use inferq_integration::{digits, redeliver_after, stack, start, submit_all, uncached};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -101,11 +101,7 @@ async fn a_slow_network_on_both_sides_delays_jobs_and_nothing_else() -> Result<(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_is_answered_while_the_connection_for_jobs_brings_nothing() -> Result<()> {
-    let stack = start(StackOptions {
-        workers: 0,
-        ..StackOptions::new(models_folder())
-    })
-    .await?;
+    let stack = stack(0).await?;
     let proxy = Proxy::start(stack.nats_url()).await?;
     let _worker = LoneWorker::start(stack.client(), &proxy.url(), "lone").await?;
     proxy.hold_connection(Side::Before, "$JS.API.CONSUMER.MSG.NEXT.");
